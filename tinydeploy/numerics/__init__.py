@@ -1,0 +1,1 @@
+"""Do the integer arithmetic that reference and generated C share."""

@@ -1,0 +1,37 @@
+"""Name the integer semantics that a deployment must reproduce bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinydeploy.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerProfile:
+    """Say how each operator rounds where runtimes differ.
+
+    `single_rounding` holds the operators that requantise with one rounding; all others round
+    twice (a doubling high multiply, then a shift), as gemmlowp defined it. Measured against
+    ai-edge-litert 2.3.0 with BUILTIN_REF: only FULLY_CONNECTED rounds once. TensorFlow Lite Micro
+    rounds everything twice.
+    """
+
+    name: str
+    single_rounding: frozenset[str]
+
+    def rounds_once(self, op: str) -> bool:
+        return op in self.single_rounding
+
+
+PROFILES = {
+    "litert": IntegerProfile("litert", frozenset({"FULLY_CONNECTED"})),
+    "tflm": IntegerProfile("tflm", frozenset()),
+}
+
+
+def profile_named(name: str) -> IntegerProfile:
+    """Return a profile by name; raises UsageError for an unknown one."""
+    if name not in PROFILES:
+        raise UsageError(f"unknown integer profile '{name}'", f"known: {', '.join(PROFILES)}")
+    return PROFILES[name]

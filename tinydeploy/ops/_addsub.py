@@ -1,0 +1,115 @@
+"""Share the arithmetic of ADD and SUB, which differ in a sign."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinydeploy.numerics.fixedpoint import IntArray, quantize_multiplier, requantize
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import _elementwise as elementwise
+from tinydeploy.ops import _window as window
+from tinydeploy.ops.base import Array, Call, Op, int8_in_out, portable
+
+# TFLite add.cc: inputs are scaled up by 2^20 before they meet, 11 bits below the int32 range.
+LEFT_SHIFT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Hold the fused activation."""
+
+    activation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Mirror td_add_params: strides in elements, offsets are negated zero points."""
+
+    width: int
+    channels: int
+    a_stride_w: int
+    a_stride_c: int
+    b_stride_w: int
+    b_stride_c: int
+    a_offset: int
+    a_multiplier: int
+    a_shift: int
+    b_offset: int
+    b_multiplier: int
+    b_shift: int
+    out_offset: int
+    out_multiplier: int
+    out_shift: int
+    clamp_min: int
+    clamp_max: int
+
+
+def params(call: Call, sign: int) -> Params:
+    """Return the scaling of TFLite add.cc: both inputs to twice the larger scale, then out."""
+    a, b, output = call.input(0), call.input(1), call.output
+    common = 2 * max(float(a.scale), float(b.scale))
+    a_multiplier, a_shift = quantize_multiplier(float(a.scale) / common)
+    b_multiplier, b_shift = quantize_multiplier(float(b.scale) / common)
+    out_multiplier, out_shift = quantize_multiplier(
+        common / ((1 << LEFT_SHIFT) * float(output.scale))
+    )
+    low, high = window.clamp_range(call.attributes.activation, output)
+    return Params(
+        *elementwise.strides(call),
+        -a.zero_point, a_multiplier, a_shift, -b.zero_point, sign * b_multiplier, b_shift,
+        output.zero_point, out_multiplier, out_shift, low, high,
+    )  # fmt: skip
+
+
+def scales_usable(call: Call) -> str | None:
+    """The output scale is not so small that the sum cannot be scaled down to it."""
+    common = 2 * max(float(call.input(0).scale), float(call.input(1).scale))
+    real = common / ((1 << LEFT_SHIFT) * float(call.output.scale))
+    return None if real < 1.0 else f"input scales up to {common / 2:.3g}, output {call.output.scale:.3g}"
+
+
+def _reference(sign: int) -> Callable[[Call, list[Array], IntegerProfile], list[Array]]:
+    def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
+        """Scale both inputs, add, requantise, clamp (TFLite reference_integer_ops::Add)."""
+        p = params(call, sign)
+
+        def scaled(x: Array, offset: int, multiplier: int, shift: int) -> IntArray:
+            return requantize(
+                (x.astype(np.int64) + offset) << LEFT_SHIFT, multiplier, shift, single=False
+            )
+
+        total = scaled(values[0], p.a_offset, p.a_multiplier, p.a_shift) + scaled(
+            values[1], p.b_offset, p.b_multiplier, p.b_shift
+        )
+        out = requantize(total, p.out_multiplier, p.out_shift, single=False) + p.out_offset
+        return [np.clip(out, p.clamp_min, p.clamp_max).astype(np.int8)]
+
+    return reference
+
+
+def make(name: str, summary: str, options: str, sign: int) -> Op:
+    """Return the operator for a sign of the second input."""
+
+    def parse(reader: Any) -> Attributes:
+        import tflite
+
+        table = reader.options(getattr(tflite, options))
+        return Attributes(reader.activation(table.FusedActivationFunction()))
+
+    return Op(
+        name=name,
+        summary=summary,
+        parse=parse,
+        checks=(int8_in_out, elementwise.shapes_broadcast, scales_usable),
+        shape=elementwise.shape,
+        reference=_reference(sign),
+        params=lambda call, profile: params(call, sign),
+        region=elementwise.region,
+        in_place=elementwise.in_place,
+        inputs=lambda call: (0, 1),
+        kernels=portable("add"),
+    )

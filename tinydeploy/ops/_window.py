@@ -1,0 +1,171 @@
+"""Do the arithmetic that convolutions and pools share: padding, output size, clamps, scales."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from tinydeploy.ir import Tensor
+from tinydeploy.numerics.fixedpoint import quantize_float, quantize_multiplier
+from tinydeploy.ops.base import Array, Call, RowSource
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Describe a sliding window along height and width.
+
+    Padding is explicit (rows above and below, columns left and right), so that SAME, VALID and a
+    folded PAD are one case.
+    """
+
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    padding: str  # SAME or VALID
+    activation: str
+    pad_top: int | None = None  # explicit padding replaces `padding` when set
+    pad_bottom: int = 0
+    pad_left: int = 0
+    pad_right: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Hold a window applied to an image: sizes in rows, columns and channels."""
+
+    in_h: int
+    in_w: int
+    out_h: int
+    out_w: int
+    kernel_h: int
+    kernel_w: int
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    pad_top: int
+    pad_left: int
+
+
+def _axis(
+    size: int, kernel: int, stride: int, dilation: int, padding: str
+) -> tuple[int, int]:
+    """Return (output size, padding before) as TensorFlow's SAME and VALID define them."""
+    reach = (kernel - 1) * dilation + 1
+    if padding == "SAME":
+        out = -(-size // stride)
+        return out, max(0, (out - 1) * stride + reach - size) // 2
+    return max(0, -(-(size - reach + 1) // stride)), 0
+
+
+def geometry(window: Window, image: tuple[int, ...], kernel_h: int, kernel_w: int) -> Geometry:
+    """Apply a window to an NHWC image shape."""
+    in_h, in_w = image[1], image[2]
+    w = window
+    if w.pad_top is None:
+        out_h, top = _axis(in_h, kernel_h, w.stride_h, w.dilation_h, w.padding)
+        out_w, left = _axis(in_w, kernel_w, w.stride_w, w.dilation_w, w.padding)
+    else:
+        padded_h, padded_w = in_h + w.pad_top + w.pad_bottom, in_w + w.pad_left + w.pad_right
+        out_h, _ = _axis(padded_h, kernel_h, w.stride_h, w.dilation_h, "VALID")
+        out_w, _ = _axis(padded_w, kernel_w, w.stride_w, w.dilation_w, "VALID")
+        top, left = w.pad_top, w.pad_left
+    return Geometry(
+        in_h, in_w, out_h, out_w, kernel_h, kernel_w,
+        w.stride_h, w.stride_w, w.dilation_h, w.dilation_w, top, left,
+    )  # fmt: skip
+
+
+def rows_of(g: Geometry) -> tuple[RowSource, ...]:
+    """Return the rows a window needs for one output row."""
+    return (RowSource(0, g.kernel_h, g.stride_h, -g.pad_top, g.dilation_h),)
+
+
+def patches(x: NDArray[np.int64], g: Geometry, fill: int) -> NDArray[np.int64]:
+    """Return all windows of an image [1, H, W, C] as [out_h, out_w, kernel_h, kernel_w, C]."""
+    reach_h = (g.kernel_h - 1) * g.dilation_h + 1
+    reach_w = (g.kernel_w - 1) * g.dilation_w + 1
+    below = max(0, (g.out_h - 1) * g.stride_h + reach_h - g.in_h - g.pad_top)
+    right = max(0, (g.out_w - 1) * g.stride_w + reach_w - g.in_w - g.pad_left)
+    padded = np.pad(
+        x[0], ((g.pad_top, below), (g.pad_left, right), (0, 0)), constant_values=fill
+    )
+    view = sliding_window_view(padded, (reach_h, reach_w), axis=(0, 1))
+    view = view[:: g.stride_h, :: g.stride_w, :, :: g.dilation_h, :: g.dilation_w]
+    return np.moveaxis(view[: g.out_h, : g.out_w], 2, 4)
+
+
+def clamp_range(activation: str, output: Tensor) -> tuple[int, int]:
+    """Return the stored bounds of a fused activation (TFLite CalculateActivationRangeQuantized)."""
+    low, high = output.dtype.bounds
+
+    def stored(real: float) -> int:
+        return int(
+            quantize_float(np.array(real), output.scale, output.zero_point, output.dtype.value)
+        )
+
+    if activation in ("RELU", "RELU6"):
+        low = max(low, stored(0.0))
+    if activation == "RELU_N1_TO_1":
+        low, high = max(low, stored(-1.0)), min(high, stored(1.0))
+    if activation == "RELU6":
+        high = min(high, stored(6.0))
+    return low, high
+
+
+def channel_multipliers(
+    inp: Tensor, weights: Tensor, output: Tensor, channels: int
+) -> tuple[Array, Array]:
+    """Return (multipliers, shifts) per output channel (TFLite PopulateConvolutionQuantizationParams)."""
+    assert weights.quantization is not None
+    scales = weights.quantization.scales
+    pairs = [
+        quantize_multiplier(float(inp.scale) * float(s) / float(output.scale)) for s in scales
+    ]
+    if len(pairs) == 1:
+        pairs *= channels
+    return (
+        np.array([m for m, _ in pairs], np.int32),
+        np.array([s for _, s in pairs], np.int8),
+    )
+
+
+def weights_are_constant(call: Call) -> str | None:
+    """Weights are constant int8 with zero point 0, one scale or one per output channel."""
+    weights, output = call.input(1), call.output
+    if not weights.constant or weights.dtype.value != "int8":
+        return f"weights '{weights.name}' are {weights.dtype.value}"
+    q = weights.quantization
+    if q is None or any(q.zero_points):
+        return f"weights '{weights.name}' have a zero point other than 0 or no quantisation"
+    if len(q.scales) not in (1, output.shape[-1]):
+        return f"{len(q.scales)} scales for {output.shape[-1]} output channels"
+    for scale in q.scales:
+        real = float(call.input().scale) * scale / float(output.scale)
+        if not math.isfinite(real) or real < 0 or real >= 2**30:
+            return f"the output multiplier {real:.3g} is out of range"
+    return None
+
+
+def bias_is_constant(call: Call) -> str | None:
+    """The bias, if any, is constant int32, one value per output channel."""
+    if not call.has_input(2):
+        return None
+    bias = call.input(2)
+    if not bias.constant or bias.dtype.value != "int32" or bias.elements != call.output.shape[-1]:
+        return f"bias is {bias.dtype.value}{list(bias.shape)}"
+    return None
+
+
+def bias_of(call: Call) -> Array:
+    """Return the bias as int32, zeros when the node has none."""
+    if call.has_input(2):
+        data = call.input(2).data
+        assert data is not None
+        return data.reshape(-1)
+    return np.zeros(call.output.shape[-1], np.int32)

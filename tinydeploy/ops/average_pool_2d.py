@@ -1,0 +1,41 @@
+"""AVERAGE_POOL_2D: average each window of an image, padding not counted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import _pool as pool
+from tinydeploy.ops import _window as window
+from tinydeploy.ops.base import (
+    Array,
+    Call,
+    Op,
+    batch_is_one,
+    int8_in_out,
+    portable,
+    same_quantization,
+)
+
+
+def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
+    """Sum, divide with halves away from zero, clamp (TFLite reference_integer_ops::AveragePool)."""
+    p, g = pool.params(call, profile), pool.geometry(call)
+    total = window.patches(values[0].astype(np.int64), g, 0).sum(axis=(2, 3))
+    ones = np.ones((1, g.in_h, g.in_w, 1), np.int64)
+    count = np.maximum(window.patches(ones, g, 0).sum(axis=(2, 3)), 1)
+    out = np.sign(total) * ((np.abs(total) + count // 2) // count)
+    return [np.clip(out, p.clamp_min, p.clamp_max).astype(np.int8)[None]]
+
+
+OP = Op(
+    name="AVERAGE_POOL_2D",
+    summary="average over windows",
+    parse=pool.parse,
+    checks=(int8_in_out, batch_is_one, same_quantization),
+    shape=pool.shape,
+    reference=reference,
+    params=pool.params,
+    region=lambda call: window.rows_of(pool.geometry(call)),
+    kernels=portable("average_pool_2d"),
+)

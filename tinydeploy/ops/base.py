@@ -1,0 +1,212 @@
+"""Describe an operator once: what it accepts, what it computes, and which C computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydeploy.errors import ModelError
+from tinydeploy.ir import DType, Graph, Node, Tensor
+from tinydeploy.numerics.profile import IntegerProfile
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Pair a node with its graph, so that operators read tensors instead of indices."""
+
+    graph: Graph
+    node: Node
+
+    @property
+    def inputs(self) -> list[Tensor | None]:
+        return [None if i is None else self.graph.tensors[i] for i in self.node.inputs]
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        return [self.graph.tensors[i] for i in self.node.outputs]
+
+    def input(self, position: int = 0) -> Tensor:
+        return self.graph.tensor(self.node.inputs[position])
+
+    def has_input(self, position: int) -> bool:
+        return len(self.node.inputs) > position and self.node.inputs[position] is not None
+
+    @property
+    def output(self) -> Tensor:
+        return self.graph.tensors[self.node.outputs[0]]
+
+    @property
+    def attributes(self) -> Any:
+        return self.node.attributes
+
+
+@dataclass(frozen=True, slots=True)
+class RowSource:
+    """Say which rows of one input an output row y needs.
+
+    They are y * stride + offset + k * dilation for k = 0 .. taps - 1; a row outside the tensor is
+    padding. With `table`, output row y needs row table[y] alone. `input` is the position among
+    the node's inputs.
+    """
+
+    input: int = 0
+    taps: int = 1
+    stride: int = 1
+    offset: int = 0
+    dilation: int = 1
+    table: tuple[int, ...] | None = None
+
+    def rows(self, y: int) -> list[int]:
+        """Rows of the input that output row y needs; may lie outside the tensor."""
+        if self.table is not None:
+            return [self.table[y]]
+        first = y * self.stride + self.offset
+        return [first + k * self.dilation for k in range(self.taps)]
+
+
+class Params(Protocol):
+    """Mark the frozen dataclass that a C kernel reads: ints and integer arrays, in C's order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Name a C kernel: templates/ops/<template>.c.j2 defines <function> and <function>_params."""
+
+    template: str
+    function: str
+    accepts: Callable[[Call, Any], bool]
+
+
+def always(call: Call, target: Any) -> bool:
+    """Accept every node; the portable C kernel of an operator ends its list with this."""
+    return True
+
+
+Check = Callable[[Call], str | None]
+
+
+def no_parameters(call: Call, profile: IntegerProfile) -> Any:
+    return None
+
+
+def no_macs(call: Call) -> int:
+    return 0
+
+
+def no_scratch(call: Call) -> int:
+    return 0
+
+
+def whole_tensor(call: Call) -> None:
+    """Say that the operator needs its whole input at once."""
+    return
+
+
+def never_in_place(call: Call, position: int) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """Hold everything the project knows about one operator.
+
+    parse: attributes from a TFLite operator (an importers.tflite.OperatorReader).
+    checks: each docstring is the sentence the user reads; returns the offending figures or None.
+    shape: the output shapes.
+    reference: integer arrays to integer arrays; THE semantics.
+    params: what the C kernel reads.
+    region: rows of the inputs that a row of the output needs; None when not streamable.
+    rows: how many rows the output has, a row being what one kernel call writes.
+    in_place: whether the output may lie exactly over an input of the same row pitch.
+    scratch: bytes of arena the kernel needs while it runs.
+    macs: multiply-accumulates of one inference.
+    kernels: best first; the last one is portable C and accepts everything.
+    inputs: positions of the inputs that the kernel reads as activations.
+    view: the output is the input under another shape.
+    """
+
+    name: str
+    summary: str
+    parse: Callable[[Any], Any]
+    shape: Callable[[Call], list[tuple[int, ...]]]
+    reference: Callable[[Call, list[Array], IntegerProfile], list[Array]]
+    kernels: tuple[Kernel, ...]
+    checks: tuple[Check, ...] = ()
+    params: Callable[[Call, IntegerProfile], Any] = no_parameters
+    region: Callable[[Call], tuple[RowSource, ...] | None] = whole_tensor
+    rows: Callable[[Call], int] = lambda call: call.output.rows
+    in_place: Callable[[Call, int], bool] = never_in_place
+    scratch: Callable[[Call], int] = no_scratch
+    macs: Callable[[Call], int] = no_macs
+    inputs: Callable[[Call], tuple[int, ...]] = lambda call: (0,)
+    view: bool = False
+
+
+def portable(template: str) -> tuple[Kernel, ...]:
+    """Return the kernel list of an operator that has only its portable C kernel."""
+    return (Kernel(template, f"td_{template}", always),)
+
+
+def int8_in_out(call: Call) -> str | None:
+    """Activations are int8 with one scale and zero point per tensor."""
+    for tensor in (*call.inputs, *call.outputs):
+        if tensor is None or tensor.constant:
+            continue
+        if tensor.dtype.value != "int8":
+            return f"tensor '{tensor.name}' is {tensor.dtype.value}"
+        if tensor.quantization is None or tensor.quantization.per_channel:
+            return f"tensor '{tensor.name}' has no per-tensor quantisation"
+    return None
+
+
+def same_quantization(call: Call) -> str | None:
+    """Input and output share scale and zero point."""
+    for tensor in call.inputs:
+        if tensor is None or tensor.quantization is None:
+            continue
+        if (tensor.scale, tensor.zero_point) != (call.output.scale, call.output.zero_point):
+            return (
+                f"input {tensor.scale:.7g}/{tensor.zero_point}, "
+                f"output {call.output.scale:.7g}/{call.output.zero_point}"
+            )
+    return None
+
+
+def batch_is_one(call: Call) -> str | None:
+    """The input is a 4-D image of batch 1."""
+    shape = call.input().shape
+    return None if len(shape) == 4 and shape[0] == 1 else f"shape {list(shape)}"
+
+
+def shape4(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return a shape as (batch, height, width, channels), leading ones added or axes merged."""
+    padded = (1,) * (4 - len(shape)) + tuple(shape)
+    batch = int(np.prod(padded[:-3], dtype=np.int64))
+    return batch, padded[-3], padded[-2], padded[-1]
+
+
+def activations(call: Call) -> list[int]:
+    """Positions of the inputs that are computed at run time."""
+    return [k for k, t in enumerate(call.inputs) if t is not None and not t.constant]
+
+
+def run_checks(op: Op, call: Call) -> None:
+    """Raise ModelError with the sentence of the first check that a node fails.
+
+    Checks on float tensors wait until the border pass has removed those that are allowed.
+    """
+    if any(t is not None and t.dtype is DType.FLOAT32 for t in (*call.inputs, *call.outputs)):
+        return
+    for check in op.checks:
+        if detail := check(call):
+            raise ModelError(
+                f"{op.name} is not supported in this form: {detail}",
+                "required: " + " ".join((check.__doc__ or "").split()),
+                where=call.node.name,
+            )

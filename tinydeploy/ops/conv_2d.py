@@ -1,0 +1,123 @@
+"""CONV_2D: slide dense filters over an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinydeploy.numerics.fixedpoint import requantize, wrap32
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import _window as window
+from tinydeploy.ops.base import Array, Call, Op, batch_is_one, int8_in_out, portable
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Mirror td_conv_2d_params."""
+
+    in_w: int
+    in_c: int
+    out_w: int
+    out_c: int
+    kernel_h: int
+    kernel_w: int
+    stride_w: int
+    dilation_w: int
+    pad_left: int
+    groups: int
+    in_offset: int
+    out_offset: int
+    clamp_min: int
+    clamp_max: int
+    weights: Array  # int8 [out_c, kernel_h, kernel_w, in_c / groups]
+    bias: Array  # int32 [out_c]
+    multiplier: Array  # int32 [out_c]
+    shift: Array  # int8 [out_c]
+
+
+def parse(reader: Any) -> window.Window:
+    from tflite import Conv2DOptions
+
+    options = reader.options(Conv2DOptions)
+    return window.Window(
+        reader.positive(options.StrideH(), "stride"),
+        reader.positive(options.StrideW(), "stride"),
+        reader.positive(options.DilationHFactor(), "dilation"),
+        reader.positive(options.DilationWFactor(), "dilation"),
+        reader.padding(options.Padding()),
+        reader.activation(options.FusedActivationFunction()),
+    )
+
+
+def groups_divide(call: Call) -> str | None:
+    """Filters are 4-D, and their channels divide the input's channels and the number of filters."""
+    weights, channels = call.input(1).shape, call.input().shape[-1]
+    if len(weights) != 4 or weights[3] == 0 or channels % weights[3]:
+        return f"filters {list(weights)} over {channels} channels"
+    if weights[0] % (channels // weights[3]):
+        return f"{weights[0]} filters in {channels // weights[3]} groups"
+    return None
+
+
+def geometry(call: Call) -> window.Geometry:
+    _, kernel_h, kernel_w, _ = call.input(1).shape
+    return window.geometry(call.attributes, call.input().shape, kernel_h, kernel_w)
+
+
+def shape(call: Call) -> list[tuple[int, ...]]:
+    g = geometry(call)
+    return [(1, g.out_h, g.out_w, call.input(1).shape[0])]
+
+
+def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
+    """Accumulate in int32, requantise per channel, clamp (TFLite ConvPerChannel)."""
+    p = params(call, profile)
+    x = values[0].astype(np.int64) + p.in_offset
+    taps = window.patches(x, geometry(call), 0)
+    per_group_in, per_group_out = p.in_c // p.groups, p.out_c // p.groups
+    parts = []
+    for g in range(p.groups):
+        inputs = taps[..., g * per_group_in : (g + 1) * per_group_in]
+        filters = p.weights[g * per_group_out : (g + 1) * per_group_out].reshape(per_group_out, -1)
+        flat = inputs.reshape(*inputs.shape[:2], -1)
+        # float64 holds every partial sum of int8 products exactly, and uses fast matrix code.
+        parts.append(flat.astype(np.float64) @ filters.T.astype(np.float64))
+    acc = wrap32(np.concatenate(parts, axis=-1).astype(np.int64) + p.bias)
+    out = requantize(acc, p.multiplier, p.shift, single=profile.rounds_once("CONV_2D"))
+    out = np.clip(out + p.out_offset, p.clamp_min, p.clamp_max)
+    return [out.astype(np.int8)[None]]
+
+
+def params(call: Call, profile: IntegerProfile) -> Params:
+    g = geometry(call)
+    inp, weights, output = call.input(), call.input(1), call.output
+    assert weights.data is not None
+    out_c, in_c = weights.shape[0], inp.shape[3]
+    multiplier, shift = window.channel_multipliers(inp, weights, output, out_c)
+    low, high = window.clamp_range(call.attributes.activation, output)
+    return Params(
+        g.in_w, in_c, g.out_w, out_c, g.kernel_h, g.kernel_w, g.stride_w, g.dilation_w,
+        g.pad_left, in_c // weights.shape[3], -inp.zero_point, output.zero_point, low, high,
+        weights.data, window.bias_of(call), multiplier, shift,
+    )  # fmt: skip
+
+
+def macs(call: Call) -> int:
+    return call.output.elements * int(np.prod(call.input(1).shape[1:]))
+
+
+OP = Op(
+    name="CONV_2D",
+    summary="2-D convolution, any stride, dilation and number of groups, per-channel weights",
+    parse=parse,
+    checks=(int8_in_out, batch_is_one, groups_divide, window.weights_are_constant,
+            window.bias_is_constant),
+    shape=shape,
+    reference=reference,
+    params=params,
+    region=lambda call: window.rows_of(geometry(call)),
+    macs=macs,
+    kernels=portable("conv_2d"),
+)  # fmt: skip

@@ -1,0 +1,48 @@
+"""LOGISTIC: apply the logistic (sigmoid) function to each element."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinydeploy.numerics.gemmlowp import logistic_int8
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import _lookup as lookup
+from tinydeploy.ops.base import Array, Call, Op, int8_in_out, portable
+
+
+def output_is_probability(call: Call) -> str | None:
+    """The output has scale 1/256 and zero point -128."""
+    out = call.output
+    if abs(out.scale - 1 / 256) < 1e-6 / 256 and out.zero_point == -128:
+        return None
+    return f"scale {out.scale:.7g}, zero point {out.zero_point}"
+
+
+def scale_in_range(call: Call) -> str | None:
+    """The input's scale is between 2^-27 and 8."""
+    scale = call.input().scale
+    return None if 2.0**-27 < scale < 8.0 else f"it is {scale:.3g}"
+
+
+def _table(call: Call) -> Array:
+    inp = call.input()
+    return logistic_int8(lookup.stored_values(), inp.scale, inp.zero_point).astype(np.int8)
+
+
+def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
+    """Look up gemmlowp's fixed-point logistic (TFLite reference_integer_ops::Logistic)."""
+    return [_table(call)[values[0].astype(np.int64) + 128]]
+
+
+OP = Op(
+    name="LOGISTIC",
+    summary="logistic function through an exact 256-entry table",
+    parse=lambda reader: None,
+    checks=(int8_in_out, output_is_probability, scale_in_range),
+    shape=lambda call: [call.input().shape],
+    reference=reference,
+    params=lambda call, profile: lookup.Params(call.input().row_bytes, _table(call)),
+    region=lookup.region,
+    in_place=lookup.in_place,
+    kernels=portable("lookup"),
+)

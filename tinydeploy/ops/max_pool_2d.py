@@ -1,0 +1,38 @@
+"""MAX_POOL_2D: take the largest value of each window of an image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import _pool as pool
+from tinydeploy.ops import _window as window
+from tinydeploy.ops.base import (
+    Array,
+    Call,
+    Op,
+    batch_is_one,
+    int8_in_out,
+    portable,
+    same_quantization,
+)
+
+
+def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
+    """Take the maximum, clamp (TFLite reference_integer_ops::MaxPool)."""
+    p, g = pool.params(call, profile), pool.geometry(call)
+    out = window.patches(values[0].astype(np.int64), g, -128).max(axis=(2, 3))
+    return [np.clip(out, p.clamp_min, p.clamp_max).astype(np.int8)[None]]
+
+
+OP = Op(
+    name="MAX_POOL_2D",
+    summary="maximum over windows",
+    parse=pool.parse,
+    checks=(int8_in_out, batch_is_one, same_quantization),
+    shape=pool.shape,
+    reference=reference,
+    params=pool.params,
+    region=lambda call: window.rows_of(pool.geometry(call)),
+    kernels=portable("max_pool_2d"),
+)

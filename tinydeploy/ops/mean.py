@@ -1,0 +1,116 @@
+"""MEAN: average a tensor over some of its axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize, wrap32
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops.base import Array, Call, Op, int8_in_out, portable
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Hold the axes to average over, ascending and non-negative."""
+
+    axes: tuple[int, ...]
+    keep_dims: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Mirror td_mean_params: up to 5 axes, alternately kept and averaged over.
+
+    The input is seen as [outer, reduce_0, middle, reduce_1, inner], strides in elements.
+    """
+
+    outer: int
+    reduce_0: int
+    middle: int
+    reduce_1: int
+    inner: int
+    sum_offset: int
+    multiplier: int
+    shift: int
+    out_offset: int
+
+
+def parse(reader: Any) -> Attributes:
+    from tflite import ReducerOptions
+
+    rank = len(reader.shape(0))
+    axes = {int(a) for a in np.atleast_1d(reader.constant(1, "axes"))}
+    if any(not -rank <= a < rank for a in axes):
+        reader.refuse(f"axes {sorted(axes)} of a tensor of rank {rank}")
+    return Attributes(
+        tuple(sorted({a % rank for a in axes})), bool(reader.options(ReducerOptions).KeepDims())
+    )
+
+
+def _runs(call: Call) -> list[tuple[bool, int]]:
+    """Merge neighbouring axes: (averaged over?, size), axes of size 1 left out."""
+    runs: list[tuple[bool, int]] = []
+    for axis, size in enumerate(call.input().shape):
+        if size == 1:
+            continue
+        reduced = axis in call.attributes.axes
+        if runs and runs[-1][0] == reduced:
+            size *= runs.pop()[1]
+        runs.append((reduced, size))
+    return runs
+
+
+def two_runs(call: Call) -> str | None:
+    """The axes averaged over form at most two runs of neighbours."""
+    if sum(reduced for reduced, _ in _runs(call)) > 2:
+        return f"axes {list(call.attributes.axes)} of {list(call.input().shape)}"
+    return None
+
+
+def shape(call: Call) -> list[tuple[int, ...]]:
+    axes, keep = call.attributes.axes, call.attributes.keep_dims
+    sizes = enumerate(call.input().shape)
+    if keep:
+        return [tuple(1 if a in axes else s for a, s in sizes)]
+    return [tuple(s for a, s in sizes if a not in axes)]
+
+
+def params(call: Call, profile: IntegerProfile) -> Params:
+    """Fold 1 / count into the multiplier as TFLite reference_ops::QuantizedMeanOrSum does."""
+    sizes = [1, 1, 1, 1, 1]
+    position = 0
+    for reduced, size in _runs(call):
+        position += (position % 2 == 1) != reduced
+        sizes[position] = size
+        position += 1
+    count = sizes[1] * sizes[3]
+    multiplier, shift = quantize_multiplier(float(call.input().scale) / float(call.output.scale))
+    extra = min(count.bit_length() - 1, 32, 31 + shift)
+    return Params(
+        *sizes, -call.input().zero_point * count, (multiplier << extra) // count, shift - extra,
+        call.output.zero_point,
+    )  # fmt: skip
+
+
+def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
+    """Sum, requantise with the count folded in, clamp."""
+    p = params(call, profile)
+    view = values[0].astype(np.int64).reshape(p.outer, p.reduce_0, p.middle, p.reduce_1, p.inner)
+    total = wrap32(view.sum(axis=(1, 3)) + p.sum_offset)
+    out = requantize(total, p.multiplier, p.shift, single=profile.rounds_once("MEAN"))
+    return [np.clip(out + p.out_offset, -128, 127).astype(np.int8).reshape(call.output.shape)]
+
+
+OP = Op(
+    name="MEAN",
+    summary="average over any axes that form at most two runs",
+    parse=parse,
+    checks=(int8_in_out, two_runs),
+    shape=shape,
+    reference=reference,
+    params=params,
+    kernels=portable("mean"),
+)

@@ -1,0 +1,141 @@
+"""STRIDED_SLICE: take every n-th element of a range along each axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops.base import (
+    Array,
+    Call,
+    Op,
+    RowSource,
+    int8_in_out,
+    portable,
+    same_quantization,
+    shape4,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Hold first index, stride and count per input axis, and the axes that vanish."""
+
+    begin: tuple[int, ...]
+    stride: tuple[int, ...]
+    count: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Mirror td_strided_slice_params: columns and channels within one row, in elements."""
+
+    first: int
+    width: int
+    channels: int
+    stride_w: int
+    stride_c: int
+
+
+def parse(reader: Any) -> Attributes:
+    """Resolve masks and negative indices as tf.strided_slice defines them."""
+    from tflite import StridedSliceOptions
+
+    options = reader.options(StridedSliceOptions)
+    shape = reader.shape(0)
+    begin, end, stride = (
+        [int(v) for v in np.atleast_1d(reader.constant(k, what))]
+        for k, what in ((1, "begin"), (2, "end"), (3, "strides"))
+    )
+    if options.EllipsisMask() or options.NewAxisMask():
+        reader.refuse("an ellipsis or a new axis")
+    if not len(begin) == len(end) == len(stride) <= len(shape) or 0 in stride:
+        reader.refuse(f"begin {begin}, end {end}, strides {stride} of {list(shape)}")
+    firsts, counts, dropped = [], [], []
+    for axis, size in enumerate(shape):
+        if axis >= len(begin):
+            firsts.append(0)
+            counts.append(size)
+            continue
+        bit = 1 << axis
+        lower = None if options.BeginMask() & bit else begin[axis]
+        upper = None if options.EndMask() & bit else end[axis]
+        if options.ShrinkAxisMask() & bit:
+            index = begin[axis] + (size if begin[axis] < 0 else 0)
+            if not 0 <= index < size:
+                reader.refuse(f"index {begin[axis]} of an axis of {size}")
+            firsts.append(index)
+            counts.append(1)
+            dropped.append(axis)
+            continue
+        if options.Offset() and lower is not None and upper is not None:
+            upper += lower
+        taken = range(*slice(lower, upper, stride[axis]).indices(size))
+        firsts.append(taken.start if len(taken) else 0)
+        counts.append(len(taken))
+    steps = [*stride, *([1] * (len(shape) - len(stride)))]
+    return Attributes(tuple(firsts), tuple(steps), tuple(counts), tuple(dropped))
+
+
+def rank_at_most_4(call: Call) -> str | None:
+    """The input has at most 4 axes, none is left empty, and a batch above 1 is taken whole."""
+    a, shape = call.attributes, call.input().shape
+    if len(shape) > 4 or 0 in a.count:
+        return f"{list(a.count)} of {list(shape)}"
+    if len(shape) == 4 and shape[0] != 1:
+        return f"batch {shape[0]}"
+    return None
+
+
+def shape(call: Call) -> list[tuple[int, ...]]:
+    a = call.attributes
+    return [tuple(c for axis, c in enumerate(a.count) if axis not in a.dropped)]
+
+
+def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
+    a = call.attributes
+    indices = [
+        b + s * np.arange(c) for b, s, c in zip(a.begin, a.stride, a.count, strict=True)
+    ]
+    return [values[0][np.ix_(*indices)].reshape(call.output.shape)]
+
+
+def _axes(call: Call) -> list[tuple[int, int, int]]:
+    """(begin, stride, count) of batch, height, width, channels."""
+    a = call.attributes
+    own = list(zip(a.begin, a.stride, a.count, strict=True))
+    return [(0, 1, 1)] * (4 - len(own)) + own
+
+
+def params(call: Call, profile: IntegerProfile) -> Params:
+    _, _, (first_w, stride_w, width), (first_c, stride_c, channels) = _axes(call)
+    depth = shape4(call.input().shape)[3]
+    return Params(first_w * depth + first_c, width, channels, stride_w * depth, stride_c)
+
+
+def rows(call: Call) -> int:
+    """Rows of the output as the input counts them; an axis that vanished may hide them."""
+    return _axes(call)[1][2]
+
+
+def region(call: Call) -> tuple[RowSource, ...]:
+    first, stride, _ = _axes(call)[1]
+    return (RowSource(0, stride=stride, offset=first),)
+
+
+OP = Op(
+    name="STRIDED_SLICE",
+    summary="ranges with any stride along up to 4 axes, axes may vanish",
+    parse=parse,
+    checks=(int8_in_out, same_quantization, rank_at_most_4),
+    shape=shape,
+    reference=reference,
+    params=params,
+    region=region,
+    rows=rows,
+    kernels=portable("strided_slice"),
+)

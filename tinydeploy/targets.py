@@ -1,0 +1,242 @@
+"""Turn a board's TOML file into a validated Target."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tinydeploy import resources
+from tinydeploy.errors import UsageError
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+_DRIVER = re.compile(r"[a-z0-9][a-z0-9_]{0,30}")
+_PREFIX = re.compile(r"[a-z0-9_-]{0,40}")
+_PROGRAM = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
+_FLAG = re.compile(r"-[A-Za-z0-9=.,+_-]{1,80}")
+_ARGUMENT = re.compile(r"[A-Za-z0-9=.,:+_/-]{1,120}")
+_LARGEST_FILE = 65_536
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Refuse unknown fields: a misspelt one would silently change nothing."""
+
+
+class Memory(_Table, frozen=True, kw_only=True):
+    """Describe one memory; `base` is an address, `size` is in bytes."""
+
+    name: str
+    kind: Literal["flash", "ram"]
+    base: int
+    size: int
+
+
+class Placement(_Table, frozen=True, kw_only=True):
+    """Name the memory of each part; empty means the first of its kind."""
+
+    vectors: str = ""
+    code: str = ""
+    data: str = ""
+    arena: str = ""
+
+
+class Toolchain(_Table, frozen=True, kw_only=True):
+    """Name the compiler by its prefix and the flags that select the core."""
+
+    prefix: str
+    flags: tuple[str, ...] = ()
+
+
+class Uart(_Table, frozen=True, kw_only=True):
+    """Name the serial driver (firmware/drivers/uart_<driver>.c), its address and line rate."""
+
+    driver: str
+    base: int
+    baud: int = 115_200
+
+
+class Counter(_Table, frozen=True, kw_only=True):
+    """Name the counter driver (firmware/drivers/counter_<driver>.c); `hz` is ticks per second."""
+
+    driver: str
+    hz: int
+    base: int = 0
+
+
+class Qemu(_Table, frozen=True, kw_only=True):
+    """Name the emulator, its machine and further arguments."""
+
+    binary: str
+    machine: str
+    args: tuple[str, ...] = ()
+
+
+class Target(_Table, frozen=True, kw_only=True):
+    """Describe a board, an emulated machine or this computer.
+
+    `clock_hz` is the core clock after the set-up driver (firmware/drivers/setup_<setup>.c) has
+    run; `stack_bytes` is reserved for the stack; `chunk_bytes` is the most data in one frame;
+    `hardware` says that the machine can be bought, so that figures of a real board make sense.
+    """
+
+    name: str
+    title: str
+    architecture: Literal["cortex-m", "riscv", "host"]
+    core: str
+    isa: Literal[
+        "armv6-m",
+        "armv7-m",
+        "armv7e-m",
+        "armv8-m",
+        "armv8.1-m-mve",
+        "rv32imac",
+        "host",
+    ]
+    features: tuple[Literal["mul", "dsp", "mve"], ...] = ()
+    clock_hz: int
+    stack_bytes: int
+    chunk_bytes: int
+    setup: str = "none"
+    hardware: bool = False
+    memories: tuple[Memory, ...]
+    placement: Placement = Placement()
+    toolchain: Toolchain
+    uart: Uart
+    counter: Counter
+    qemu: Qemu | None = None
+    sources: tuple[str, ...] = ()
+
+    def memory(self, part: Literal["vectors", "code", "data", "arena"]) -> Memory:
+        """Return the memory that holds a part of the firmware."""
+        wanted: str = getattr(self.placement, part)
+        if not wanted and part in ("vectors", "arena"):
+            wanted = getattr(self.placement, "code" if part == "vectors" else "data")
+        kind = "flash" if part in ("vectors", "code") else "ram"
+        for memory in self.memories:
+            if memory.name == wanted or (not wanted and memory.kind == kind):
+                return memory
+        raise UsageError(f"target {self.name} has no memory for its {part}")
+
+    @property
+    def flash_bytes(self) -> int:
+        """Return the bytes of the memory that holds code and constants."""
+        return self.memory("code").size
+
+    @property
+    def ram_bytes(self) -> int:
+        """Return the bytes of the memory that holds the arena."""
+        return self.memory("arena").size
+
+
+def list_targets() -> tuple[Target, ...]:
+    """Return all targets that ship with the package, by name."""
+    return tuple(_load_file(path) for path in sorted(resources.folder("targets").glob("*.toml")))
+
+
+def load_target(name_or_path: str | Path) -> Target:
+    """Return the target of that name, or the one described by a .toml file of the user.
+
+    Raises UsageError for an unknown name, naming the known ones, or an invalid file.
+    """
+    text = str(name_or_path)
+    if text.endswith(".toml"):
+        return _load_file(Path(text))
+    known = {path.stem: path for path in resources.folder("targets").glob("*.toml")}
+    if text in known:
+        return _load_file(known[text])
+    close = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
+    raise UsageError(
+        f"unknown target {text[:60]!r}",
+        f"known targets: {', '.join(sorted(known))}",
+        f"did you mean {close[0]}?" if close else "a path to a .toml board file is accepted, too",
+    )
+
+
+def _load_file(path: Path) -> Target:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST_FILE + 1)
+        if len(raw) > _LARGEST_FILE:
+            raise UsageError(f"{path} is too large for a board file", f"over {_LARGEST_FILE} bytes")
+        target = msgspec.convert(tomllib.loads(raw.decode()), Target, strict=True)
+    except OSError as error:
+        raise UsageError(f"cannot read the board file {path}", error.strerror or "") from error
+    except (ValueError, RecursionError) as error:  # TOML, UTF-8 and msgspec errors
+        raise UsageError(
+            f"{path} is not a valid board file",
+            str(error),
+            "compare it with the files that `tinydeploy targets` lists",
+        ) from error
+    problem = _problem(target)
+    if problem:
+        raise UsageError(f"{path} is not a valid board file", problem)
+    return target
+
+
+def _problem(target: Target) -> str:
+    """Return what is wrong with the values of a target that has the right fields, or ''."""
+    patterns = [
+        ("name", target.name, _NAME),
+        ("setup", target.setup, _DRIVER),
+        ("uart.driver", target.uart.driver, _DRIVER),
+        ("counter.driver", target.counter.driver, _DRIVER),
+        ("toolchain.prefix", target.toolchain.prefix, _PREFIX),
+        *(("toolchain.flags", flag, _FLAG) for flag in target.toolchain.flags),
+        *(("memories.name", memory.name, _NAME) for memory in target.memories),
+    ]
+    if target.qemu:
+        patterns += [
+            ("qemu.binary", target.qemu.binary, _PROGRAM),
+            ("qemu.machine", target.qemu.machine, _ARGUMENT),
+            *(("qemu.args", argument, _ARGUMENT) for argument in target.qemu.args),
+        ]
+    for field, value, pattern in patterns:
+        if not pattern.fullmatch(value):
+            return f"{field} = {value!r} must match {pattern.pattern}"
+    if not target.title.isprintable() or not target.core.isprintable() or "*/" in target.title:
+        return "title and core must be printable text without '*/'"
+    return _number_problem(target) or _memory_problem(target)
+
+
+def _number_problem(target: Target) -> str:
+    limits = [
+        ("clock_hz", target.clock_hz, 1, 2**32 - 1),
+        ("counter.hz", target.counter.hz, 1, 2**32 - 1),
+        ("counter.base", target.counter.base, 0, 2**32 - 1),
+        ("uart.base", target.uart.base, 0, 2**32 - 1),
+        ("uart.baud", target.uart.baud, 1, 2**32 - 1),
+        ("stack_bytes", target.stack_bytes, 512, 2**24),
+        ("chunk_bytes", target.chunk_bytes, 64, 32_768),
+    ]
+    for memory in target.memories:
+        limits.append((f"base of {memory.name}", memory.base, 0, 2**32 - 1))
+        limits.append((f"size of {memory.name}", memory.size, 1, 2**32 - memory.base))
+    for field, value, least, most in limits:
+        if not least <= value <= most:
+            return f"{field} = {value} must be {least} to {most}"
+    if target.stack_bytes % 16:
+        return f"stack_bytes = {target.stack_bytes} must be a multiple of 16"
+    return ""
+
+
+def _memory_problem(target: Target) -> str:
+    names = [memory.name for memory in target.memories]
+    if len(set(names)) != len(names):
+        return "two memories have the same name"
+    for kind in ("flash", "ram"):
+        if not any(memory.kind == kind for memory in target.memories):
+            return f"there is no memory of kind {kind!r}"
+    ordered = sorted(target.memories, key=lambda memory: memory.base)
+    for lower, upper in zip(ordered, ordered[1:], strict=False):
+        if lower.base + lower.size > upper.base:
+            return f"memories {lower.name} and {upper.name} overlap"
+    for part in ("vectors", "code", "data", "arena"):
+        wanted = getattr(target.placement, part)
+        kind = "flash" if part in ("vectors", "code") else "ram"
+        if wanted and wanted not in {m.name for m in target.memories if m.kind == kind}:
+            return f"placement.{part} = {wanted!r} is not a memory of kind {kind!r}"
+    return ""

@@ -1,0 +1,40 @@
+"""Turn input arrays into every value of the network, with the integer reference: the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import Call, op_named
+
+Array = NDArray[Any]
+
+
+def run_all(graph: Graph, inputs: Sequence[Array], profile: IntegerProfile) -> list[Array]:
+    """Return the value of every tensor of the graph, by index.
+
+    `inputs` are integer arrays of the shapes and types of `graph.inputs`.
+    """
+    values: list[Array | None] = [t.data for t in graph.tensors]
+    for index, array in zip(graph.inputs, inputs, strict=True):
+        tensor = graph.tensors[index]
+        assert array.shape == tensor.shape and array.dtype == tensor.dtype.numpy
+        values[index] = array
+    empty = np.zeros(0, np.int8)
+    for node in graph.nodes:
+        arguments = [empty if i is None else values[i] for i in node.inputs]
+        results = op_named(node.op).reference(Call(graph, node), arguments, profile)  # type: ignore[arg-type]
+        for index, array in zip(node.outputs, results, strict=True):
+            values[index] = array
+    return [empty if v is None else v for v in values]
+
+
+def run_outputs(graph: Graph, inputs: Sequence[Array], profile: IntegerProfile) -> list[Array]:
+    """Return the graph's outputs only."""
+    values = run_all(graph, inputs, profile)
+    return [values[i] for i in graph.outputs]
