@@ -1,0 +1,107 @@
+/* Reset, vectors and faults of a Cortex-M core (ARMv6-M to ARMv8.1-M). */
+#include <stdint.h>
+#include <string.h>
+
+#include "td_commands.h"
+#include "td_platform.h"
+
+/* System control block, "ARMv7-M Architecture Reference Manual" (DDI 0403), B3.2.2. */
+#define SCB_VTOR TD_REGISTER(0xE000ED08u)
+#define SCB_CFSR TD_REGISTER(0xE000ED28u)
+#define SCB_CPACR TD_REGISTER(0xE000ED88u)
+
+/* Placed by the linker script. */
+extern uint8_t td_link_stack_bottom[], td_link_stack_top[];
+extern uint8_t td_link_data_start[], td_link_data_end[], td_link_data_image[];
+extern uint8_t td_link_bss_start[], td_link_bss_end[];
+
+typedef struct {
+    uint8_t *stack_top;
+    void (*handlers[15])(void);
+} td_vector_table;
+
+void td_reset(void);
+void td_hard_fault(void);
+void td_fault_report(const uint32_t *frame);
+void td_systick_interrupt(void);
+static void unexpected(void);
+
+/* The counter driver overrides this where it uses SysTick. */
+__attribute__((weak)) void td_systick_interrupt(void)
+{
+}
+
+extern const td_vector_table td_vectors;
+__attribute__((section(".vectors"), used)) const td_vector_table td_vectors = {
+    td_link_stack_top,
+    {
+        td_reset,
+        unexpected, /* NMI */
+        td_hard_fault,
+        td_hard_fault, /* MemManage, Bus, Usage and Secure faults escalate unless enabled */
+        td_hard_fault,
+        td_hard_fault,
+        td_hard_fault,
+        0,
+        0,
+        0,
+        unexpected, /* SVCall */
+        unexpected, /* debug monitor */
+        0,
+        unexpected, /* PendSV */
+        td_systick_interrupt,
+    },
+};
+
+uint8_t *td_stack_bottom(void)
+{
+    return td_link_stack_bottom;
+}
+
+uint8_t *td_stack_top(void)
+{
+    return td_link_stack_top;
+}
+
+void td_reset(void)
+{
+    __asm volatile("cpsid i");
+#if !defined(__ARM_ARCH_6M__)
+    SCB_VTOR = (uint32_t)(uintptr_t)&td_vectors;
+    /* Full access to coprocessors 10 and 11: the vector and floating-point registers. */
+    SCB_CPACR |= 0xFu << 20;
+    __asm volatile("dsb\n\tisb" ::: "memory");
+#endif
+    memcpy(td_link_data_start, td_link_data_image, (size_t)(td_link_data_end - td_link_data_start));
+    memset(td_link_bss_start, 0, (size_t)(td_link_bss_end - td_link_bss_start));
+    td_main();
+}
+
+static void unexpected(void)
+{
+    td_commands_fault(0xFFFFFFFFu, 0, 0);
+}
+
+/* Called on a fresh stack; `frame` is where the stack pointer was: r0-r3, r12, lr, pc, xpsr. */
+void td_fault_report(const uint32_t *frame)
+{
+    uintptr_t address = (uintptr_t)frame;
+    int overflow = address < (uintptr_t)td_link_stack_bottom;
+    /* A frame outside of the stack must not be read: a second fault would lock the core up. */
+    int readable = !overflow && address + 32u <= (uintptr_t)td_link_stack_top;
+    uint32_t status = 0;
+#if !defined(__ARM_ARCH_6M__)
+    status = SCB_CFSR;
+#endif
+    td_commands_fault(overflow ? 1u : 3u, readable ? frame[6] : 0u, status);
+}
+
+__attribute__((naked)) void td_hard_fault(void)
+{
+    __asm volatile("mrs r0, msp\n\t"
+                   "ldr r1, =td_link_stack_top\n\t"
+                   "mov sp, r1\n\t"
+                   "ldr r1, =td_fault_report\n\t"
+                   "bx r1\n\t"
+                   ".ltorg");
+}

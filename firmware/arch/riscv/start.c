@@ -1,0 +1,66 @@
+/* Reset and traps of a RISC-V core in machine mode. */
+#include <stdint.h>
+#include <string.h>
+
+#include "td_commands.h"
+#include "td_platform.h"
+
+/* Placed by the linker script. */
+extern uint8_t td_link_stack_bottom[], td_link_stack_top[];
+extern uint8_t td_link_data_start[], td_link_data_end[], td_link_data_image[];
+extern uint8_t td_link_bss_start[], td_link_bss_end[];
+
+void td_reset(void);
+void td_start(void);
+void td_trap(void);
+void td_trap_report(uint32_t stack_pointer);
+
+uint8_t *td_stack_bottom(void)
+{
+    return td_link_stack_bottom;
+}
+
+uint8_t *td_stack_top(void)
+{
+    return td_link_stack_top;
+}
+
+__attribute__((naked, section(".vectors"), used)) void td_reset(void)
+{
+    __asm volatile(".option push\n\t"
+                   ".option norelax\n\t"
+                   "la gp, __global_pointer$\n\t"
+                   ".option pop\n\t"
+                   "la sp, td_link_stack_top\n\t"
+                   "la t0, td_trap\n\t"
+                   "csrw mtvec, t0\n\t"
+                   "csrw mie, zero\n\t"
+                   "j td_start");
+}
+
+void td_start(void)
+{
+    memcpy(td_link_data_start, td_link_data_image, (size_t)(td_link_data_end - td_link_data_start));
+    memset(td_link_bss_start, 0, (size_t)(td_link_bss_end - td_link_bss_start));
+    td_main();
+}
+
+/* Interrupts are off, so every trap is an exception: report it on a fresh stack. */
+__attribute__((naked, aligned(4))) void td_trap(void)
+{
+    __asm volatile("mv a0, sp\n\t"
+                   "la sp, td_link_stack_top\n\t"
+                   "j td_trap_report");
+}
+
+void td_trap_report(uint32_t stack_pointer)
+{
+    uint32_t cause;
+    uint32_t program_counter;
+    uint32_t value;
+    __asm volatile("csrr %0, mcause" : "=r"(cause));
+    __asm volatile("csrr %0, mepc" : "=r"(program_counter));
+    __asm volatile("csrr %0, mtval" : "=r"(value));
+    int overflow = stack_pointer < (uintptr_t)td_link_stack_bottom;
+    td_commands_fault(overflow ? 1u : 0x100u | cause, program_counter, value);
+}

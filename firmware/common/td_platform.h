@@ -1,0 +1,44 @@
+/* What the portable firmware asks of a board: a byte link, a counter, a stack and a way to start. */
+#ifndef TD_PLATFORM_H
+#define TD_PLATFORM_H
+
+#include <stdint.h>
+
+#include "td_board.h"
+
+#define TD_REGISTER(address) (*(volatile uint32_t *)(uintptr_t)(address))
+
+/* How ticks relate to work; the numbers travel in the HELLO answer. */
+enum {
+    TD_COUNTER_TIMER = 0,       /* a timer of fixed frequency: ticks at TD_COUNTER_HZ */
+    TD_COUNTER_CYCLES = 1,      /* mcycle: core cycles (instructions where the emulator says so) */
+    TD_COUNTER_NANOSECONDS = 2, /* wall-clock time of a process on the host */
+};
+
+/* drivers/setup_*.c: clocks (the core at TD_CLOCK_HZ), power and pins. */
+void td_setup_init(void);
+
+/* drivers/uart_*.c */
+void td_uart_init(void);
+uint8_t td_uart_get(void);         /* wait for a byte */
+void td_uart_put(uint8_t byte);    /* wait for room, then send */
+void td_uart_flush(void);          /* a frame is complete: let it go */
+
+/* drivers/counter_*.c */
+extern const uint8_t td_counter_kind;
+void td_counter_init(void);
+void td_counter_resume(void);      /* model code is about to run: keep the 64-bit count */
+void td_counter_pause(void);       /* the link is about to be served */
+uint64_t td_counter_read(void);
+
+/* arch: the stack grows down from td_stack_top() to td_stack_bottom(). */
+uint8_t *td_stack_bottom(void);
+uint8_t *td_stack_top(void);
+
+/* The arena, in the section that the linker script places. */
+extern uint8_t td_arena[TD_ARENA_BYTES];
+
+/* td_main.c: never returns. */
+void td_main(void);
+
+#endif

@@ -1,0 +1,16 @@
+/* Run the model's steps and count each one. */
+#ifndef TD_RUN_H
+#define TD_RUN_H
+
+#include <stdint.h>
+
+void td_run_init(void);                  /* measure what reading the counter itself costs */
+uint64_t td_run_invoke(void);            /* all steps in order; total ticks */
+uint64_t td_run_step(uint32_t index);    /* one step; ticks */
+int td_run_finished(void);               /* has an invoke been run? */
+uint32_t td_run_ticks(uint32_t index);   /* of the last invoke; UINT32_MAX: that much or more */
+
+/* td_commands.c: called between steps when the host has not heard from us for a while. */
+void td_run_busy(uint32_t step);
+
+#endif

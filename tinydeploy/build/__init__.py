@@ -1,0 +1,1 @@
+"""Turn model sources into firmware for a target."""

@@ -1,0 +1,1 @@
+"""Turn firmware into a device that answers requests."""
