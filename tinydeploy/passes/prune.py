@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile
 
 
-def remove_unused(graph: Graph) -> Graph:
+def remove_unused(graph: Graph, profile: IntegerProfile) -> Graph:
     """Return the graph without dead nodes; tensors are renumbered in order of appearance."""
     needed = set(graph.outputs)
     kept = []

@@ -1,0 +1,82 @@
+"""Hold a memory plan as a value: buffers with lifetimes and offsets, and the segments that run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ALIGNMENT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Reserve `bytes` of the arena from step `first` to step `last`, both included.
+
+    Several tensors share a buffer when one is a view of another or overwrites it in place.
+    `label` is for people. Step -1 is before the first node (inputs), step n after the last.
+    """
+
+    label: str
+    tensors: tuple[int, ...]
+    bytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Keep only the last `rows` rows of a tensor, in a line buffer at `offset`."""
+
+    tensor: int
+    rows: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Run nodes together: one whole node ("layer"), or several row by row ("streamed").
+
+    A streamed segment produces `rows` rows of its last tensor per step, and its inner tensors
+    live in rings.
+    """
+
+    kind: str
+    nodes: tuple[int, ...]
+    rows: int = 0
+    rings: tuple[Ring, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Place every buffer in one arena.
+
+    arena_bytes: the arena's size, inputs and outputs included.
+    lower_bound_bytes: no plan of these lifetimes can be smaller (largest sum alive at one step,
+    or what the solver proved).
+    optimal: the arena equals the bound.
+    scratch: offset per node that needs scratch memory.
+    """
+
+    buffers: tuple[Buffer, ...]
+    offsets: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    scratch: dict[int, int]
+    arena_bytes: int
+    lower_bound_bytes: int
+    allocator: str
+    steps: int
+
+    @property
+    def optimal(self) -> bool:
+        return self.arena_bytes <= self.lower_bound_bytes
+
+    def offset_of(self, tensor: int) -> int:
+        """Return the byte offset of a tensor in the arena; raises KeyError for a constant."""
+        for buffer, offset in zip(self.buffers, self.offsets, strict=True):
+            if tensor in buffer.tensors:
+                return offset
+        raise KeyError(tensor)
+
+
+def aligned(size: int, alignment: int = ALIGNMENT) -> int:
+    """Round a size in bytes up to the alignment."""
+    return -(-size // alignment) * alignment

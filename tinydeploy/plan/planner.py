@@ -1,0 +1,35 @@
+"""Turn a Graph into the MemoryPlan that the code generator follows."""
+
+from __future__ import annotations
+
+from tinydeploy.ir import Graph
+from tinydeploy.plan.arena import allocate_greedy, check_no_overlap
+from tinydeploy.plan.exact import allocate_exact, solver_installed
+from tinydeploy.plan.layout import MemoryPlan, Segment
+from tinydeploy.plan.liveness import buffers_of, executed, lower_bound
+
+
+def plan_layers(graph: Graph, allocator: str = "auto") -> MemoryPlan:
+    """Plan layer by layer: each node runs whole, its output in one buffer.
+
+    allocator: "greedy", "exact" (needs the extra `solver`), or "auto": greedy, and exact where
+    greedy misses the liveness bound and the solver is installed.
+    """
+    buffers, scratch_buffers = buffers_of(graph)
+    bound = lower_bound(buffers)
+    offsets, total = allocate_greedy(buffers)
+    used = "greedy"
+    if allocator == "exact" or (allocator == "auto" and total > bound and solver_installed()):
+        offsets, total, bound = allocate_exact(buffers, offsets, total)
+        used = "exact"
+    check_no_overlap(buffers, offsets)
+    return MemoryPlan(
+        buffers,
+        tuple(offsets),
+        tuple(Segment("layer", (p,)) for p in executed(graph)),
+        {node: offsets[k] for node, k in scratch_buffers.items()},
+        total,
+        bound,
+        used,
+        len(graph.nodes),
+    )
