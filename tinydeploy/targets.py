@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -52,11 +53,15 @@ class Toolchain(_Table, frozen=True, kw_only=True):
 
 
 class Uart(_Table, frozen=True, kw_only=True):
-    """Name the serial driver (firmware/drivers/uart_<driver>.c), its address and line rate."""
+    """Name the serial driver (firmware/drivers/uart_<driver>.c), its address and line rate.
+
+    `clock_hz` is the clock that the UART divides; 0 means the core's.
+    """
 
     driver: str
     base: int
     baud: int = 115_200
+    clock_hz: int = 0
 
 
 class Counter(_Table, frozen=True, kw_only=True):
@@ -209,6 +214,7 @@ def _number_problem(target: Target) -> str:
         ("counter.base", target.counter.base, 0, 2**32 - 1),
         ("uart.base", target.uart.base, 0, 2**32 - 1),
         ("uart.baud", target.uart.baud, 1, 2**32 - 1),
+        ("uart.clock_hz", target.uart.clock_hz, 0, 2**32 - 1),
         ("stack_bytes", target.stack_bytes, 512, 2**24),
         ("chunk_bytes", target.chunk_bytes, 64, 32_768),
     ]
@@ -231,7 +237,7 @@ def _memory_problem(target: Target) -> str:
         if not any(memory.kind == kind for memory in target.memories):
             return f"there is no memory of kind {kind!r}"
     ordered = sorted(target.memories, key=lambda memory: memory.base)
-    for lower, upper in zip(ordered, ordered[1:], strict=False):
+    for lower, upper in itertools.pairwise(ordered):
         if lower.base + lower.size > upper.base:
             return f"memories {lower.name} and {upper.name} overlap"
     for part in ("vectors", "code", "data", "arena"):

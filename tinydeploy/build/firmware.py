@@ -118,7 +118,7 @@ def build_firmware(
             _write_if_changed(out_dir / name, content)
     except OSError as error:
         raise UsageError(f"cannot write to {out_dir}", str(error)) from error
-    _make(out_dir, target)
+    run_make(out_dir, target)
     elf = out_dir / "firmware.elf"
     objects = tuple(
         (out_dir / "build" / "model" / name).with_suffix(".o")
@@ -219,7 +219,7 @@ def _write_if_changed(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _make(out_dir: Path, target: Target) -> None:
+def run_make(out_dir: Path, target: Target) -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
     environment["LC_ALL"] = "C"  # the linker's messages are read below
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import Section, SymbolTableSection
+from elftools.elf.sections import Section, Symbol, SymbolTableSection
 
 from tinydeploy.errors import FitError, ToolchainError
 from tinydeploy.targets import Target
@@ -99,7 +99,7 @@ def check_fit(
     `const_bytes` and `code_bytes` are the model's own; the firmware's are added from measured
     upper bounds, so what passes here without `code_bytes` can still fail in the linker.
     """
-    code, arena, data = (target.memory(part) for part in ("code", "arena", "data"))  # type: ignore[arg-type]
+    code, arena, data = target.memory("code"), target.memory("arena"), target.memory("data")
     own_flash = FIRMWARE_FLASH_BYTES
     own_ram = FIRMWARE_RAM_BYTES + target.chunk_bytes + 4 * (max_steps - 256) + target.stack_bytes
     problems = []
@@ -136,7 +136,7 @@ def _open(file: object, path: Path) -> ELFFile:
         raise ToolchainError(f"{path.name} is not an ELF file", str(error)) from error
 
 
-def _symbol(image: ELFFile, name: str) -> object:
+def _symbol(image: ELFFile, name: str) -> Symbol:
     table = image.get_section_by_name(".symtab")
     found = table.get_symbol_by_name(name) if isinstance(table, SymbolTableSection) else None
     if not found:

@@ -1,6 +1,6 @@
 """Turn a Graph and its MemoryPlan into C sources."""
 
-from tinydeploy.codegen.emit import Provenance, generate
+from tinydeploy.codegen.emit import GeneratedModel, Provenance, generate
 from tinydeploy.codegen.sources import SourceTree
 
-__all__ = ["Provenance", "SourceTree", "generate"]
+__all__ = ["GeneratedModel", "Provenance", "SourceTree", "generate"]

@@ -32,6 +32,19 @@ class Provenance:
     command: str
 
 
+@dataclass(frozen=True, slots=True)
+class GeneratedModel:
+    """Hold the C sources of a network.
+
+    digest: 16 bytes by which a device names the model it runs; const_bytes: weights and tables.
+    """
+
+    name: str
+    sources: SourceTree
+    digest: bytes
+    const_bytes: int
+
+
 @dataclass(slots=True)
 class _Constants:
     """Collect constant arrays, each content once."""
@@ -57,7 +70,7 @@ def generate(
     profile: IntegerProfile,
     provenance: Provenance,
     target: Any = None,
-) -> SourceTree:
+) -> GeneratedModel:
     """Return the C sources of a network: public header, code, kernels, weights, and the adapter
     that the firmware links (`firmware_model.c`).
     """
@@ -96,13 +109,9 @@ def generate(
     }
     digest = bytes.fromhex(SourceTree.of(files).digest())[:16]
     files["firmware_model.c"] = render("firmware_model.c.j2", digest=digest, **shared)
-    return SourceTree.of(files)
-
-
-def model_digest(sources: SourceTree) -> bytes:
-    """Return the 16 bytes by which a device names the model it runs."""
-    files = {path: data for path, data in sources.items() if path != "firmware_model.c"}
-    return bytes.fromhex(SourceTree.of(files).digest())[:16]
+    return GeneratedModel(
+        name, SourceTree.of(files), digest, sum(c["array"].nbytes for c in constants.arrays)
+    )
 
 
 def _step(

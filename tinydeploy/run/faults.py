@@ -69,9 +69,9 @@ def locate(elf: Path, address: int) -> str:
         if isinstance(table, SymbolTableSection):
             for symbol in table.iter_symbols():
                 start = symbol["st_value"] & ~1  # bit 0 marks Thumb code
-                if symbol["st_info"]["type"] == "STT_FUNC":
-                    if start <= address < start + symbol["st_size"]:
-                        return str(symbol.name)
+                inside = start <= address < start + symbol["st_size"]
+                if inside and symbol["st_info"]["type"] == "STT_FUNC":
+                    return str(symbol.name)
     return ""
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 
 from tinydeploy.errors import ToolchainError
 
-_STOP_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _STDERR_TAIL = 2_000
 
@@ -27,14 +26,22 @@ class ChildProcess:
 
     __slots__ = ("__weakref__", "_errors", "_process", "name")
 
-    def __init__(self, name: str, command: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        pass_fds: Sequence[int] = (),
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.DEVNULL,
+    ) -> None:
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         try:
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdin=stdin,
+                stdout=stdout,
                 stderr=self._errors,
                 pass_fds=tuple(pass_fds),
                 preexec_fn=_die_with_parent(),
@@ -62,14 +69,10 @@ class ChildProcess:
         return f"{how}: {words}" if words else how
 
     def stop(self) -> None:
-        """End the process, kindly first; safe to call twice."""
+        """Kill the process, which has nothing to save; safe to call twice."""
         if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.kill()
+            self._process.wait()
         self._errors.close()
         _running.discard(self)
 

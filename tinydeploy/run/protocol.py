@@ -40,7 +40,7 @@ _ERROR = struct.Struct("<BIII")
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Hold one message: its kind, the sequence number that pairs answers with requests, its data."""
+    """Hold one message; the sequence number pairs an answer with its request."""
 
     kind: int
     sequence: int
@@ -189,7 +189,7 @@ def parse_hello(payload: bytes) -> Hello:
         raise DeviceError("the device's greeting is malformed", f"{len(payload)} bytes")
     fields = _HELLO.unpack_from(payload)
     board = payload[_HELLO.size :].decode("ascii", "replace")
-    hello = Hello(*fields[:-1], board=board)
+    hello = Hello(*(*fields[:-1], board))
     if not 1 <= hello.chunk_bytes <= 32_768 or hello.counter_hz == 0:
         raise DeviceError("the device's greeting is malformed", f"chunks of {hello.chunk_bytes}")
     return hello

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import functools
+import os
 import socket
 from pathlib import Path
 
 from tinydeploy.build.toolchain import find_tool
 from tinydeploy.errors import ToolchainError, UsageError
 from tinydeploy.run.process import ChildProcess
-from tinydeploy.run.transport import SocketTransport, Transport
+from tinydeploy.run.transport import PipeTransport, SocketTransport, Transport
 from tinydeploy.targets import Target
 
 _OLDEST_VERSION = (6, 0)  # the first with mps3-an547
 
 
 def start_qemu(elf: Path, target: Target) -> tuple[Transport, ChildProcess]:
-    """Start the target's machine with its first UART on a socket of ours.
+    """Start the target's machine with its link in our hands.
 
-    The socket pair exists before QEMU does, so there is no port to race for and no connection to
-    wait for. `-icount shift=0` makes one nanosecond of virtual time one instruction.
+    The socket pair or pipes exist before QEMU does, so there is no port to race for and no
+    connection to wait for. `-icount shift=0` makes one nanosecond of virtual time one instruction.
     Raises ToolchainError when QEMU is missing or too old, UsageError when the target has no
     emulator.
     """
@@ -29,24 +30,51 @@ def start_qemu(elf: Path, target: Target) -> tuple[Transport, ChildProcess]:
         )
     program = find_tool(target.qemu.binary).require()
     _check_version(target.qemu.binary)
-    ours, theirs = socket.socketpair()
     command = [
         str(program),
         *("-M", target.qemu.machine),
         *target.qemu.args,
         *("-icount", "shift=0"),
         *("-nographic", "-nodefaults", "-monitor", "none", "-nic", "none"),
-        *("-chardev", f"socket,id=td,fd={theirs.fileno()}", "-serial", "chardev:td"),
         *("-kernel", str(elf)),
     ]
+    if target.uart.driver == "semihosting":
+        return _start_on_pipes(target.qemu.binary, command)
+    return _start_on_socket(target.qemu.binary, command)
+
+
+def _start_on_socket(name: str, command: list[str]) -> tuple[Transport, ChildProcess]:
+    """Put the machine's first UART on a socket."""
+    ours, theirs = socket.socketpair()
+    serial = [
+        *("-chardev", f"socket,id=td,fd={theirs.fileno()}"),
+        *("-serial", "chardev:td"),
+    ]
     try:
-        process = ChildProcess(target.qemu.binary, command, pass_fds=[theirs.fileno()])
+        process = ChildProcess(name, [*command, *serial], pass_fds=[theirs.fileno()])
     except BaseException:
         ours.close()
         raise
     finally:
         theirs.close()
     return SocketTransport(ours), process
+
+
+def _start_on_pipes(name: str, command: list[str]) -> tuple[Transport, ChildProcess]:
+    """Let the firmware reach the emulator's standard input and output by semihosting."""
+    their_input, to_device = os.pipe()
+    from_device, their_output = os.pipe()
+    options = ["-serial", "none", "-semihosting-config", "enable=on,target=native"]
+    transport = PipeTransport(from_device, to_device)
+    try:
+        process = ChildProcess(name, [*command, *options], stdin=their_input, stdout=their_output)
+    except BaseException:
+        transport.close()
+        raise
+    finally:
+        os.close(their_input)
+        os.close(their_output)
+    return transport, process
 
 
 @functools.cache

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import socket
 from typing import Protocol
 
@@ -63,6 +65,51 @@ class SocketTransport:
     def close(self) -> None:
         """Let go of the link."""
         self._socket.close()
+
+
+class PipeTransport:
+    """Carry bytes over a pipe each way: an emulator's standard input and output."""
+
+    __slots__ = ("_from_device", "_to_device")
+
+    def __init__(self, from_device: int, to_device: int) -> None:
+        """Take over two file descriptors of this process."""
+        self._from_device = from_device
+        self._to_device = to_device
+
+    def read(self, timeout: float) -> bytes:
+        """Return the bytes that have arrived, after at most `timeout` seconds; b"" if none have."""
+        try:
+            ready, _, _ = select.select([self._from_device], [], [], max(timeout, 0.0))
+            if not ready:
+                return b""
+            data = os.read(self._from_device, _READ_BYTES)
+        except (OSError, ValueError) as error:
+            raise DeviceError("the link to the device closed", str(error)) from error
+        if not data:
+            raise DeviceError("the link to the device closed", "the other end hung up")
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Send all bytes; raise DeviceError when the link has closed or takes none."""
+        left = memoryview(data)
+        try:
+            while left:
+                _, ready, _ = select.select([], [self._to_device], [], _SEND_SECONDS)
+                if not ready:
+                    raise DeviceError("the device takes no more bytes", f"for {_SEND_SECONDS} s")
+                # At most this many fit for certain, so the call cannot block (POSIX, pipe).
+                left = left[os.write(self._to_device, left[: select.PIPE_BUF]) :]
+        except (OSError, ValueError) as error:
+            raise DeviceError("the link to the device closed", str(error)) from error
+
+    def close(self) -> None:
+        """Let go of the link; safe to call twice."""
+        for descriptor in (self._from_device, self._to_device):
+            with contextlib.suppress(OSError):
+                if descriptor >= 0:
+                    os.close(descriptor)
+        self._from_device = self._to_device = -1
 
 
 class SerialTransport:

@@ -1,0 +1,40 @@
+"""tinydeploy build: build a deployment folder again from the sources in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinydeploy.cli import options
+
+
+@click.command("build")
+@options.FOLDER
+@options.common
+def command(
+    folder: Path, as_json: bool, verbose: bool, quiet: bool, debug: bool, color: bool | None
+) -> int:
+    """Build FOLDER (made by 'deploy --out') again, with whatever its sources are now."""
+    from tinydeploy import pipeline
+    from tinydeploy.targets import load_target
+
+    with options.progress(quiet) as progress:
+        clock = pipeline.Clock(progress)
+        manifest = pipeline.read_manifest(folder)
+        firmware = pipeline.rebuild_folder(folder, load_target(manifest.target), clock)
+    figures = {
+        "target": manifest.target,
+        "flash_bytes": firmware.flash_bytes,
+        "ram_bytes": firmware.ram_bytes,
+        "code_bytes": firmware.code_bytes,
+        "const_bytes": firmware.model_const_bytes,
+    }
+    options.Screen(as_json, verbose, color).result(
+        figures,
+        lambda console: console.print(
+            f"built {firmware.elf.name} for {manifest.target}: flash {firmware.flash_bytes:,} bytes, "
+            f"RAM {firmware.ram_bytes:,} bytes"
+        ),
+    )
+    return 0

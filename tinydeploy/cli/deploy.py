@@ -1,0 +1,60 @@
+"""tinydeploy deploy: a model to firmware, run and proven."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tinydeploy.cli import options
+
+
+@click.command("deploy")
+@options.MODEL
+@options.TARGET
+@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), default=None,
+              help="Keep sources, firmware and report in this folder.")  # fmt: skip
+@options.sampling
+@options.placing
+@options.PROFILE
+@options.ALLOCATOR
+@options.OPTIMISATION
+@options.common
+def command(
+    model: Path, target: str, out: Path | None, inputs: Path | None, expect: Path | None,
+    seed: int, samples: int | None, where: str | None, port: str | None, timeout: float,
+    profile: str, allocator: str, optimisation: str, as_json: bool, verbose: bool, quiet: bool,
+    debug: bool, color: bool | None,
+) -> int:  # fmt: skip
+    """Take MODEL (.tflite) to firmware for a target, run it there and prove it bit-exact.
+
+    Every output of the device must equal the integer reference. Exit codes: 2 usage, 3 model,
+    4 does not fit, 5 toolchain, 6 device, 7 mismatch.
+    """
+    from tinydeploy import pipeline
+    from tinydeploy.cli.outcome import choose_samples, finish
+    from tinydeploy.report.memory_map import memory_map_svg
+    from tinydeploy.targets import load_target
+
+    board = load_target(target)
+    with tempfile.TemporaryDirectory(prefix="tinydeploy-") as temporary:
+        folder = out or Path(temporary) / "out"
+        with options.progress(quiet) as progress:
+            clock = pipeline.Clock(progress)
+            prepared = pipeline.prepare(model, profile, allocator, clock)
+            chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)
+            generated = pipeline.generate_sources(prepared, board, clock)
+            firmware = pipeline.build(
+                prepared, generated, board, folder, f"-O{optimisation}", clock
+            )
+            if out:
+                svg = memory_map_svg(prepared.graph, prepared.plan)
+                (out / "memory.svg").write_text(svg, encoding="utf-8")
+            measured = pipeline.run(
+                prepared, firmware, board, chosen, clock, where, port, timeout
+            )
+        screen = options.Screen(as_json, verbose, color)
+        document: Any = finish(screen, prepared, board, firmware, chosen, measured, clock, out)
+    return 0 if document.verify.bit_exact else 7

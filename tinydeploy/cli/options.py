@@ -1,0 +1,138 @@
+"""Share the options that several commands take, and what they turn into."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MODEL = click.argument("model", type=click.Path(path_type=Path))
+FOLDER = click.argument("folder", type=click.Path(path_type=Path))
+TARGET = click.option(
+    "-t", "--target", "target", required=True, metavar="NAME",
+    help="A name from 'tinydeploy targets', or a board's .toml file.",
+)  # fmt: skip
+PROFILE = click.option(
+    "--profile", type=click.Choice(["litert", "tflm"]), default="litert", show_default=True,
+    help="Whose integer arithmetic to reproduce bit for bit.",
+)  # fmt: skip
+ALLOCATOR = click.option(
+    "--allocator", type=click.Choice(["auto", "greedy", "exact"]), default="auto",
+    show_default=True, help="How to place buffers; exact needs the extra 'solver'.",
+)  # fmt: skip
+OPTIMISATION = click.option(
+    "-O", "optimisation", type=click.Choice(["0", "1", "2", "3", "s"]), default="2",
+    show_default=True, help="The compiler's optimisation level.",
+)  # fmt: skip
+_PATH = click.Path(path_type=Path, dir_okay=False)
+
+
+def common(function: F) -> F:
+    """Add the options that every command takes."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+        click.option("-v", "--verbose", is_flag=True, help="Say more."),
+        click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
+        click.option("--debug", is_flag=True, help="Show a traceback on errors."),
+        click.option("--color/--no-color", "color", default=None, help="Force colour on or off."),
+    ):
+        function = option(function)
+    return function
+
+
+def sampling(function: F) -> F:
+    """Add the options that say what to run the device on."""
+    for option in (
+        click.option("--samples", type=click.IntRange(1, 100_000), default=None,
+                     help="How many random inputs (default 8), or at most how many of --inputs."),
+        click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random inputs."),
+        click.option("--expect", type=_PATH, default=None,
+                     help=".npz with out0, out1, ...: what the outputs must be."),
+        click.option("--inputs", "--data", "inputs", type=_PATH, default=None,
+                     help=".npz with in0, in1, ... (samples along the first axis) and labels."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def placing(function: F) -> F:
+    """Add the options that say where the device is."""
+    for option in (
+        click.option("--timeout", type=click.FloatRange(1, 3600), default=60.0, show_default=True,
+                     help="Longest silence of the device, in seconds."),
+        click.option("--port", metavar="URL", default=None,
+                     help="Serial port of a board: /dev/ttyACM0, COM3, socket://, rfc2217://."),
+        click.option("--where", type=click.Choice(["qemu", "host", "board"]), default=None,
+                     help="Where to run; by default where the target is."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@dataclass(slots=True)
+class Screen:
+    """Print results on stdout and progress on stderr."""
+
+    as_json: bool
+    verbose: bool
+    color: bool | None
+
+    def console(self) -> Any:
+        from rich.console import Console
+
+        return Console(
+            force_terminal=self.color or None,
+            no_color=self.color is False or None,
+            highlight=False,
+            width=None if sys.stdout.isatty() else 100,
+        )
+
+    def result(self, document: object, show: Callable[[Any], None]) -> None:
+        """Print a document as JSON, or have it shown on a console."""
+        if self.as_json:
+            from tinydeploy.report.document import to_json
+
+            click.echo(to_json(document))
+        else:
+            show(self.console())
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a display of stages with bars on a terminal's stderr; elsewhere it shows nothing."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bars = Progress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task: list[Any] = []
+    current = ""
+    with bars:
+
+        def show(stage: str, done: int, total: int) -> None:
+            nonlocal current
+            if stage != current:
+                current = stage
+                for old in task:
+                    bars.remove_task(old)
+                task[:] = [bars.add_task(stage, total=None, text="")]
+            text = f"{done}/{total}" if total else ""
+            bars.update(task[0], completed=done, total=total or None, text=text)
+
+        yield show

@@ -1,0 +1,53 @@
+"""Share what deploy, verify and profile do before and after they run a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinydeploy.build.firmware import Firmware
+from tinydeploy.cli.options import Screen
+from tinydeploy.errors import UsageError
+from tinydeploy.ir import Graph
+from tinydeploy.pipeline import Clock, Measured, Prepared
+from tinydeploy.report.assemble import assemble
+from tinydeploy.report.document import Document, to_json
+from tinydeploy.report.terminal import mismatch_text, show_document
+from tinydeploy.targets import Target
+from tinydeploy.verify.samples import Samples, load_samples, random_samples
+
+
+def choose_samples(
+    graph: Graph, inputs: Path | None, expect: Path | None, count: int | None, seed: int
+) -> Samples:
+    """Return the samples that the options ask for; raises UsageError."""
+    if inputs is not None:
+        return load_samples(graph, inputs, expect, count)
+    if expect is not None:
+        raise UsageError("--expect needs --inputs", "expected outputs belong to given inputs")
+    return random_samples(graph, count or 8, seed)
+
+
+def finish(
+    screen: Screen,
+    prepared: Prepared,
+    target: Target,
+    firmware: Firmware,
+    samples: Samples,
+    measured: Measured,
+    clock: Clock,
+    out: Path | None,
+) -> Document:
+    """Print the document, keep it in the output folder, and name a mismatch on stderr."""
+    document = assemble(
+        prepared.graph, prepared.plan, prepared.profile, prepared.path.name, clock.stages,
+        target, firmware, samples, measured.verdict, measured.unit, measured.counts,
+        measured.stack_bytes,
+    )  # fmt: skip
+    if out:
+        (out / "report.json").write_text(to_json(document) + "\n", encoding="utf-8")
+    screen.result(document, lambda console: show_document(console, document, target, out))
+    if document.verify and document.verify.first_mismatch:
+        click.echo(f"error: {mismatch_text(document)}", err=True)
+    return document

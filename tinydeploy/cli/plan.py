@@ -1,0 +1,52 @@
+"""tinydeploy plan: where every byte of the activations lies, printed and drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tinydeploy.cli import options
+
+
+@click.command("plan")
+@options.MODEL
+@click.option("-t", "--target", default=None, metavar="NAME", help="Also say whether it fits.")
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), default=None,
+              help="Draw the memory map: time across, bytes up.")  # fmt: skip
+@options.PROFILE
+@options.ALLOCATOR
+@options.common
+def command(
+    model: Path, target: str | None, svg: Path | None, profile: str, allocator: str,
+    as_json: bool, verbose: bool, quiet: bool, debug: bool, color: bool | None,
+) -> int:  # fmt: skip
+    """Plan the memory of MODEL and print it; --svg draws it."""
+    from tinydeploy import pipeline
+    from tinydeploy.errors import UsageError
+    from tinydeploy.report.assemble import assemble
+    from tinydeploy.report.memory_map import memory_map_svg
+    from tinydeploy.report.plan_table import show_plan
+    from tinydeploy.targets import load_target
+
+    board = load_target(target) if target else None
+    with options.progress(quiet) as progress:
+        clock = pipeline.Clock(progress)
+        prepared = pipeline.prepare(model, profile, allocator, clock)
+    if svg:
+        try:
+            svg.write_text(memory_map_svg(prepared.graph, prepared.plan), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {svg}", error.strerror or "") from error
+    document = assemble(
+        prepared.graph, prepared.plan, prepared.profile, model.name, clock.stages, board
+    )
+
+    def show(console: Any) -> None:
+        show_plan(console, prepared.graph, prepared.plan, board, verbose)
+        if svg:
+            console.print(f"drawn in {svg}")
+
+    options.Screen(as_json, verbose, color).result(document, show)
+    return 0

@@ -1,0 +1,266 @@
+"""Turn a model file and a target into verified firmware: the only place that knows the order."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+
+from tinydeploy import __version__
+from tinydeploy.build.firmware import Firmware, build_firmware
+from tinydeploy.build.folder import load_firmware, rebuild
+from tinydeploy.build.size import check_fit
+from tinydeploy.codegen import GeneratedModel, Provenance, generate
+from tinydeploy.errors import FitError, UsageError
+from tinydeploy.importers.tflite import read_file
+from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile, profile_named
+from tinydeploy.passes import run_passes
+from tinydeploy.plan.layout import MemoryPlan
+from tinydeploy.plan.planner import peak_step, plan_layers
+from tinydeploy.run.device import Device, open_device
+from tinydeploy.targets import Target, load_target
+from tinydeploy.verify.compare import Verdict, verify, write_inputs
+from tinydeploy.verify.samples import Samples
+
+MANIFEST = "tinydeploy.json"
+MODEL_COPY = "model.tflite"
+
+Progress = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Record how long each stage took, in seconds, and tell a progress display about it."""
+
+    progress: Progress = silent
+    stages: list[tuple[str, float]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        started = time.perf_counter()
+        self.progress(name, 0, 0)
+        try:
+            yield lambda done, total: self.progress(name, done, total)
+        finally:
+            self.stages.append((name, time.perf_counter() - started))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Hold a network ready for code generation."""
+
+    path: Path
+    graph: Graph
+    plan: MemoryPlan
+    profile: IntegerProfile
+
+    @property
+    def macs(self) -> int:
+        from tinydeploy.ops import Call, op_named
+
+        return sum(op_named(n.op).macs(Call(self.graph, n)) for n in self.graph.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Hold what one run on a device gave; counts per step in `unit`."""
+
+    verdict: Verdict
+    unit: str
+    counts: tuple[int, ...]
+    stack_bytes: int
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Describe a deployment folder, so that later commands know what it holds."""
+
+    format: int
+    version: str
+    model: str
+    sha256: str
+    target: str
+    profile: str
+    allocator: str
+    optimisation: str
+    digest: str
+
+
+def prepare(path: Path, profile: str, allocator: str, clock: Clock) -> Prepared:
+    """Import, rewrite and plan a model; raises ModelError or UsageError."""
+    semantics = profile_named(profile)
+    with clock.stage("import"):
+        graph = read_file(path)
+    with clock.stage("passes"):
+        graph = run_passes(graph, semantics)
+    with clock.stage("plan"):
+        plan = plan_layers(graph, allocator)
+    return Prepared(path, graph, plan, semantics)
+
+
+def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> GeneratedModel:
+    """Render the C of a prepared network."""
+    name = prepared.path.name
+    command = f"tinydeploy deploy {name} --target {target.name}"
+    if prepared.profile.name != "litert":
+        command += f" --profile {prepared.profile.name}"
+    with clock.stage("generate"):
+        return generate(
+            prepared.graph,
+            prepared.plan,
+            prepared.profile,
+            Provenance(name, prepared.graph.source_sha256, target.name, command),
+            target,
+        )
+
+
+def build(
+    prepared: Prepared,
+    generated: GeneratedModel,
+    target: Target,
+    folder: Path,
+    optimisation: str,
+    clock: Clock,
+) -> Firmware:
+    """Compile and link into a folder, and note there what was built.
+
+    Raises FitError before building when the figures cannot fit, naming the node at the peak.
+    """
+    open_folder(folder)
+    arena = max(prepared.plan.arena_bytes, 4)
+    steps = max(256, len(prepared.plan.segments))
+    if target.architecture != "host":
+        try:
+            check_fit(target, arena, generated.const_bytes, max_steps=steps)
+        except FitError as error:
+            peak = peak_step(prepared.graph, prepared.plan)
+            raise FitError(
+                error.what, error.why, f"the arena is largest at {peak}; {error.hint}"
+            ) from error
+    with clock.stage("build"):
+        firmware = build_firmware(
+            generated.sources, target, arena, folder, optimisation=optimisation, max_steps=steps
+        )
+        shutil.copyfile(prepared.path, folder / MODEL_COPY)
+        manifest = Manifest(
+            format=1,
+            version=__version__,
+            model=prepared.path.name,
+            sha256=prepared.graph.source_sha256,
+            target=target.name,
+            profile=prepared.profile.name,
+            allocator=prepared.plan.allocator,
+            optimisation=optimisation,
+            digest=generated.digest.hex(),
+        )
+        text = msgspec.json.format(msgspec.json.encode(manifest))
+        (folder / MANIFEST).write_bytes(text + b"\n")
+    return firmware
+
+
+def open_folder(folder: Path) -> None:
+    """Create an output folder; raises UsageError for one that holds something else."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = any(folder.iterdir()) and not (folder / MANIFEST).is_file()
+    except OSError as error:
+        raise UsageError(f"cannot use {folder} for output", error.strerror or "") from error
+    if foreign:
+        raise UsageError(
+            f"{folder} already holds other files", "", "name a new or empty folder with --out"
+        )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return what a deployment folder holds; raises UsageError."""
+    try:
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} is not a deployment folder", f"it has no {MANIFEST}",
+            "make one with 'tinydeploy deploy MODEL --target T --out DIR'",
+        ) from error  # fmt: skip
+    except (msgspec.DecodeError, ValueError) as error:
+        raise UsageError(f"{folder / MANIFEST} is damaged", str(error)) from error
+
+
+def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
+    """Prepare again what a deployment folder was built from; raises UsageError if it changed."""
+    manifest = read_manifest(folder)
+    target = load_target(manifest.target)
+    prepared = prepare(folder / MODEL_COPY, manifest.profile, manifest.allocator, clock)
+    if prepared.graph.source_sha256 != manifest.sha256:
+        raise UsageError(
+            f"{folder / MODEL_COPY} is not the model that was deployed",
+            f"SHA-256 {prepared.graph.source_sha256[:16]}..., expected {manifest.sha256[:16]}...",
+        )
+    graph = prepared.graph.replace(name=Path(manifest.model).stem)
+    return replace(prepared, graph=graph, path=Path(manifest.model)), target, manifest
+
+
+def rebuild_folder(folder: Path, target: Target, clock: Clock) -> Firmware:
+    """Run make in a deployment folder on the sources as they are now."""
+    with clock.stage("build"):
+        return rebuild(folder, target)
+
+
+def run(
+    prepared: Prepared,
+    firmware: Firmware,
+    target: Target,
+    samples: Samples,
+    clock: Clock,
+    where: str | None = None,
+    port: str | None = None,
+    timeout: float = 60.0,
+) -> Measured:
+    """Run all samples on the device, compare every output bit and count per step."""
+    with clock.stage("verify") as progress, device(firmware, target, where, port, timeout) as dev:
+        verdict = verify(
+            dev, prepared.graph, prepared.plan, prepared.profile, samples, progress
+        )
+        counts = tuple(dev.to_unit(t) for t in verdict.counts)
+        return Measured(verdict, dev.unit, counts, dev.stack_used())
+
+
+def profile(
+    prepared: Prepared,
+    firmware: Firmware,
+    target: Target,
+    samples: Samples,
+    runs: int,
+    clock: Clock,
+    where: str | None = None,
+    port: str | None = None,
+    timeout: float = 60.0,
+) -> Measured:
+    """Verify one sample, then run it `runs` times in all; counts are each step's median."""
+    with clock.stage("profile") as progress, device(firmware, target, where, port, timeout) as dev:
+        verdict = verify(dev, prepared.graph, prepared.plan, prepared.profile, samples)
+        ticks = [verdict.counts]
+        for k in range(1, runs):
+            write_inputs(dev, prepared.graph, prepared.plan, samples.inputs[0])
+            ticks.append(tuple(dev.invoke()))
+            progress(k + 1, runs)
+        medians = (sorted(step)[len(step) // 2] for step in zip(*ticks, strict=True))
+        counts = tuple(dev.to_unit(t) for t in medians)
+        return Measured(verdict, dev.unit, counts, dev.stack_used())
+
+
+def device(
+    firmware: Firmware, target: Target, where: str | None, port: str | None, timeout: float
+) -> Device:
+    """Open the device that runs a firmware: a port if one is named, else the target's own place."""
+    place = where or ("board" if port else "host" if target.architecture == "host" else "qemu")
+    if place not in ("qemu", "host", "board"):
+        raise UsageError(f"unknown place '{place}'", "known: qemu, host, board")
+    return open_device(firmware, target, place, port, timeout)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Turn results into one document, and the document into JSON, terminal text and pictures."""

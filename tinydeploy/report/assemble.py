@@ -1,0 +1,118 @@
+"""Turn the results of the pipeline's stages into a Document."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from tinydeploy.build.firmware import Firmware
+from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import Call, op_named
+from tinydeploy.plan.layout import MemoryPlan
+from tinydeploy.report import document as doc
+from tinydeploy.targets import Target
+from tinydeploy.verify.compare import Verdict
+from tinydeploy.verify.samples import Samples
+
+
+def assemble(
+    graph: Graph,
+    plan: MemoryPlan,
+    profile: IntegerProfile,
+    model_name: str,
+    stages: list[tuple[str, float]],
+    target: Target | None = None,
+    firmware: Firmware | None = None,
+    samples: Samples | None = None,
+    verdict: Verdict | None = None,
+    unit: str = "",
+    counts: tuple[int, ...] = (),
+    stack_bytes: int | None = None,
+) -> doc.Document:
+    """Return the document of whatever stages have run so far."""
+    macs = {p: op_named(n.op).macs(Call(graph, n)) for p, n in enumerate(graph.nodes)}
+    return doc.Document(
+        model=doc.Model(name=model_name, sha256=graph.source_sha256, macs=sum(macs.values())),
+        target=target.name if target else None,
+        profile=profile.name,
+        memory=_memory(plan, firmware, stack_bytes),
+        plan=doc.PlanFigures(
+            input="ram",
+            mac_factor=1.0,
+            allocator=plan.allocator,
+            segments=[doc.SegmentFigures(kind=s.kind, nodes=list(s.nodes)) for s in plan.segments],
+        ),
+        verify=_verify(verdict, samples) if verdict and samples else None,
+        profile_run=_profile(graph, plan, macs, unit, counts) if verdict else None,
+        accuracy=_accuracy(verdict, samples) if verdict and samples else None,
+        stages=[doc.Stage(name=name, seconds=round(seconds, 4)) for name, seconds in stages],
+    )
+
+
+def _memory(
+    plan: MemoryPlan, firmware: Firmware | None, stack_bytes: int | None
+) -> doc.MemoryFigures:
+    figures = doc.MemoryFigures(
+        arena_bytes=plan.arena_bytes,
+        lower_bound_bytes=plan.lower_bound_bytes,
+        optimal=plan.optimal,
+    )
+    if firmware is None:
+        return figures
+    return doc.MemoryFigures(
+        arena_bytes=plan.arena_bytes,
+        ram_bytes=firmware.ram_bytes,
+        flash_bytes=firmware.flash_bytes,
+        code_bytes=firmware.code_bytes,
+        const_bytes=firmware.model_const_bytes,
+        model_code_bytes=firmware.model_code_bytes,
+        stack_bytes=stack_bytes,
+        fits=True,  # the linker placed it within the target's memories
+        lower_bound_bytes=plan.lower_bound_bytes,
+        optimal=plan.optimal,
+    )
+
+
+def _verify(verdict: Verdict, samples: Samples) -> doc.VerifyFigures:
+    first = verdict.first_mismatch
+    return doc.VerifyFigures(
+        bit_exact=verdict.bit_exact,
+        samples=verdict.samples,
+        values=verdict.values,
+        differing=verdict.differing,
+        max_abs_diff=verdict.max_abs_diff,
+        oracle=verdict.oracle,
+        inputs=samples.origin,
+        first_mismatch=doc.MismatchFigures(**{**dataclasses.asdict(first), "index": list(first.index)})
+        if first
+        else None,
+    )
+
+
+def _profile(
+    graph: Graph, plan: MemoryPlan, macs: dict[int, int], unit: str, counts: tuple[int, ...]
+) -> doc.ProfileRun:
+    nodes = []
+    for segment, count in zip(plan.segments, counts, strict=True):
+        node = graph.nodes[segment.nodes[-1]]
+        work = sum(macs[p] for p in segment.nodes)
+        nodes.append(doc.NodeCount(name=node.name, op=node.op, macs=work, count=count))
+    return doc.ProfileRun(unit=unit, total=sum(counts), nodes=nodes)
+
+
+def _accuracy(verdict: Verdict, samples: Samples) -> doc.Accuracy | None:
+    if samples.labels is None:
+        return None
+
+    def top1(outputs: tuple[tuple[np.ndarray, ...], ...]) -> float:
+        hits = [int(np.argmax(o[0])) == int(n) for o, n in zip(outputs, samples.labels, strict=True)]
+        return sum(hits) / len(hits)
+
+    return doc.Accuracy(
+        metric="top1",
+        samples=verdict.samples,
+        device=top1(verdict.outputs),
+        reference=top1(verdict.reference_outputs),
+    )

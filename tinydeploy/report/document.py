@@ -1,0 +1,131 @@
+"""Hold the result of a deployment as one document; its JSON form is a public interface."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Refuse positional construction: parts are named as in the JSON."""
+
+
+class Model(_Part, frozen=True, kw_only=True):
+    """Identify the model."""
+
+    name: str
+    sha256: str
+    macs: int
+
+
+class MemoryFigures(_Part, frozen=True, kw_only=True):
+    """Count bytes.
+
+    arena: activations, inputs, outputs and scratch; ram: arena, stack reserve and variables;
+    flash: all code and constants; code: machine code of the whole firmware; const: the model's
+    weights and tables; model_code: machine code of the model alone; stack: deepest use measured.
+    """
+
+    arena_bytes: int
+    ram_bytes: int | None = None
+    flash_bytes: int | None = None
+    code_bytes: int | None = None
+    const_bytes: int | None = None
+    model_code_bytes: int | None = None
+    stack_bytes: int | None = None
+    fits: bool | None = None
+    lower_bound_bytes: int
+    optimal: bool
+
+
+class SegmentFigures(_Part, frozen=True, kw_only=True):
+    """Describe a segment of the plan by kind and nodes."""
+
+    kind: str
+    nodes: list[int]
+
+
+class PlanFigures(_Part, frozen=True, kw_only=True):
+    """Describe the plan: where the input comes from and how much work is repeated."""
+
+    input: str
+    mac_factor: float
+    allocator: str
+    segments: list[SegmentFigures]
+
+
+class MismatchFigures(_Part, frozen=True, kw_only=True):
+    """Name the first differing value."""
+
+    sample: int
+    node: int | None
+    op: str
+    name: str
+    tensor: str
+    index: list[int]
+    got: float
+    expected: float
+
+
+class VerifyFigures(_Part, frozen=True, kw_only=True):
+    """Say what was compared with which oracle."""
+
+    bit_exact: bool
+    samples: int
+    values: int
+    differing: int
+    max_abs_diff: float
+    oracle: str
+    inputs: str
+    first_mismatch: MismatchFigures | None = None
+
+
+class NodeCount(_Part, frozen=True, kw_only=True):
+    """Count one node, in the profile's unit."""
+
+    name: str
+    op: str
+    macs: int
+    count: int
+
+
+class ProfileRun(_Part, frozen=True, kw_only=True):
+    """Count one inference; unit is instructions (emulator), cycles (board) or nanoseconds."""
+
+    unit: str
+    total: int
+    nodes: list[NodeCount]
+
+
+class Accuracy(_Part, frozen=True, kw_only=True):
+    """Give top-1 accuracy over labelled samples."""
+
+    metric: str
+    samples: int
+    device: float
+    reference: float
+
+
+class Stage(_Part, frozen=True, kw_only=True):
+    """Time one stage."""
+
+    name: str
+    seconds: float
+
+
+class Document(_Part, frozen=True, kw_only=True, omit_defaults=True):
+    """Hold all figures of one command."""
+
+    model: Model
+    target: str | None = None
+    profile: str
+    memory: MemoryFigures
+    plan: PlanFigures
+    verify: VerifyFigures | None = None
+    profile_run: ProfileRun | None = None
+    accuracy: Accuracy | None = None
+    stages: list[Stage]
+
+
+def to_json(document: object) -> str:
+    """Return a document as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()

@@ -1,0 +1,49 @@
+"""Turn a MemoryPlan into a table of steps: what each reads and writes, and how much is alive."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from tinydeploy.ir import Graph
+from tinydeploy.plan.layout import MemoryPlan
+from tinydeploy.plan.liveness import executed
+from tinydeploy.plan.planner import peak_step
+from tinydeploy.targets import Target
+
+_BAR = 24
+_ROWS = 24
+
+
+def show_plan(
+    console: Console, graph: Graph, plan: MemoryPlan, target: Target | None, verbose: bool
+) -> None:
+    """Print the arena's size with its bound, the peak, and bytes alive per step."""
+    proven = "the least possible" if plan.optimal else f"lower bound {plan.lower_bound_bytes:,}"
+    console.print(f"arena  {plan.arena_bytes:,} bytes ({proven}), allocator: {plan.allocator}")
+    console.print(f"peak   {peak_step(graph, plan)}", markup=False)
+    if target and target.architecture != "host":
+        share = 100 * plan.arena_bytes / target.ram_bytes
+        word = "fits" if plan.arena_bytes <= target.ram_bytes else "does NOT fit"
+        console.print(
+            f"board  {word}: {share:.1f} % of {target.ram_bytes:,} bytes of RAM on {target.name}, "
+            "firmware and stack not counted",
+            markup=False,
+        )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, right in (("step", True), ("operator", False), ("output at", True),
+                        ("bytes", True), ("alive", True), ("", False)):  # fmt: skip
+        table.add_column(name, justify="right" if right else "left")
+    positions = executed(graph)
+    alive = {p: sum(b.bytes for b in plan.buffers if b.first <= p <= b.last) for p in positions}
+    shown = positions if verbose else sorted(sorted(positions, key=lambda p: -alive[p])[:_ROWS])
+    for p in shown:
+        out = graph.nodes[p].outputs[0]
+        bar = "#" * max(1, round(_BAR * alive[p] / max(plan.arena_bytes, 1)))
+        table.add_row(
+            str(p), graph.nodes[p].op, f"{plan.offset_of(out):,}",
+            f"{graph.tensors[out].bytes:,}", f"{alive[p]:,}", bar,
+        )  # fmt: skip
+    console.print(table)
+    if len(shown) < len(positions):
+        console.print(f"{len(positions) - len(shown)} steps with fewer bytes alive: -v shows them")

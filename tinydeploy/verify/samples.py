@@ -1,0 +1,183 @@
+"""Turn .npz files, or a seed, into checked input and expected-output arrays for a network."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydeploy.errors import UsageError
+from tinydeploy.ir import Graph, Tensor
+from tinydeploy.numerics.fixedpoint import dequantize, quantize_float
+
+Array = NDArray[Any]
+MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Hold stored integer inputs, one tuple of arrays per sample, in the network's shapes.
+
+    `expected` holds what the outputs must be, float32 where the model declares float; `labels`
+    the true classes.
+    """
+
+    inputs: tuple[tuple[Array, ...], ...]
+    expected: tuple[tuple[Array, ...], ...] | None = None
+    labels: Array | None = None
+    origin: str = "random"
+
+
+def random_samples(graph: Graph, count: int, seed: int = 0) -> Samples:
+    """Return uniform random inputs; from the third on, every fourth is all-lowest or all-highest."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for k in range(count):
+        sample = []
+        for i in graph.inputs:
+            tensor = graph.tensors[i]
+            low, high = tensor.dtype.bounds
+            values = generator.integers(low, high + 1, tensor.shape).astype(tensor.dtype.numpy)
+            if k % 4 == 2:
+                values = np.full_like(values, low if k % 8 == 2 else high)
+            sample.append(values)
+        rows.append(tuple(sample))
+    return Samples(tuple(rows))
+
+
+def load_samples(
+    graph: Graph, inputs: Path, expect: Path | None = None, limit: int | None = None
+) -> Samples:
+    """Read inputs (arrays in0, in1, ... or the tensors' names, samples along the first axis).
+
+    Expected outputs come from `expect` (out0, out1, ... or names), labels from an array `labels`
+    in either file. Raises UsageError for anything that does not fit the network.
+    """
+    given = _read(inputs)
+    columns = [
+        _input_column(graph, slot, _pick(given, f"in{slot}", graph.tensors[i], inputs), inputs)
+        for slot, i in enumerate(graph.inputs)
+    ]
+    count = len(columns[0])
+    if any(len(c) != count for c in columns) or count == 0:
+        raise UsageError(
+            f"{inputs} holds no samples or unequal numbers of them", f"{[len(c) for c in columns]}"
+        )
+    wanted = _read(expect) if expect else {}
+    expected = None
+    if expect:
+        outs = [
+            _output_column(graph, slot, _pick(wanted, f"out{slot}", graph.tensors[o], expect), expect)
+            for slot, o in enumerate(graph.outputs)
+        ]
+        if any(len(c) != count for c in outs):
+            raise UsageError(
+                f"{expect} does not hold one output per input",
+                f"{[len(c) for c in outs]} for {count} samples",
+            )
+        expected = tuple(zip(*outs, strict=True))
+    labels = wanted.get("labels", given.get("labels"))
+    if labels is not None and (labels.shape != (count,) or labels.dtype.kind not in "iu"):
+        raise UsageError("labels must be one integer per sample", f"{labels.dtype}{labels.shape}")
+    keep = slice(0, limit)
+    return Samples(
+        tuple(zip(*columns, strict=True))[keep],
+        expected[keep] if expected else None,
+        None if labels is None else labels[keep],
+        inputs.name,
+    )
+
+
+def as_declared(graph: Graph, slot: int, stored: Array) -> Array:
+    """Return an output in the type that the model declares: float32 behind a DEQUANTIZE."""
+    if slot not in graph.float_outputs:
+        return stored
+    tensor = graph.tensors[graph.outputs[slot]]
+    return dequantize(stored, tensor.scale, tensor.zero_point)
+
+
+def input_as_declared(graph: Graph, slot: int, stored: Array) -> Array:
+    """Return an input in the type that the model declares: float32 before a QUANTIZE."""
+    if slot not in graph.float_inputs:
+        return stored
+    tensor = graph.tensors[graph.inputs[slot]]
+    return dequantize(stored, tensor.scale, tensor.zero_point)
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(entry.file_size for entry in archive.infolist())
+        if total > MAX_BYTES:
+            raise UsageError(f"{path} is too large", f"{total:,} bytes unpacked, at most {MAX_BYTES:,}")
+        with np.load(path, allow_pickle=False) as data:
+            return {name: np.asarray(data[name]) for name in data.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise UsageError(
+            f"{path} cannot be read as .npz", str(error).splitlines()[0] if str(error) else "",
+            "write it with numpy.savez(path, in0=...)",
+        ) from error  # fmt: skip
+
+
+def _pick(arrays: Mapping[str, Array], key: str, tensor: Tensor, path: Path) -> Array:
+    for name in (key, tensor.name):
+        if name in arrays:
+            return arrays[name]
+    raise UsageError(
+        f"{path} has no array '{key}'",
+        f"it has: {', '.join(sorted(arrays)) or 'nothing'}",
+        f"name the array '{key}' or '{tensor.name}'",
+    )
+
+
+def _split(array: Array, tensor: Tensor, what: str, path: Path) -> list[Array]:
+    """Cut along the first axis; each sample has the tensor's shape, with or without its batch 1."""
+    shapes = [tensor.shape]
+    if tensor.shape[:1] == (1,):
+        shapes.append(tensor.shape[1:])
+    if array.ndim == 0 or array.shape[1:] not in shapes:
+        raise UsageError(
+            f"{path}: {what} has the wrong shape",
+            f"{list(array.shape)}; each sample must be {list(tensor.shape)}",
+            f"stack the samples: [N, {', '.join(map(str, shapes[-1]))}]",
+        )
+    return [np.ascontiguousarray(sample.reshape(tensor.shape)) for sample in array]
+
+
+def _integers(array: Array, tensor: Tensor, what: str, path: Path) -> Array:
+    low, high = tensor.dtype.bounds
+    if array.dtype.kind not in "iu":
+        raise UsageError(
+            f"{path}: {what} has the wrong type",
+            f"{array.dtype}; the model takes {tensor.dtype.value}",
+            f"quantise it: round(x / {tensor.scale:.7g}) + {tensor.zero_point}",
+        )
+    if array.size and (array.min() < low or array.max() > high):
+        raise UsageError(
+            f"{path}: {what} has values outside {tensor.dtype.value}",
+            f"{array.min()} to {array.max()}",
+        )
+    return array.astype(tensor.dtype.numpy)
+
+
+def _input_column(graph: Graph, slot: int, array: Array, path: Path) -> list[Array]:
+    tensor = graph.tensors[graph.inputs[slot]]
+    what = f"input {slot}"
+    if slot in graph.float_inputs and array.dtype.kind == "f":
+        if not np.all(np.isfinite(array)):
+            raise UsageError(f"{path}: {what} holds NaN or infinity")
+        array = quantize_float(array, tensor.scale, tensor.zero_point, tensor.dtype.value)
+    return _split(_integers(array, tensor, what, path), tensor, what, path)
+
+
+def _output_column(graph: Graph, slot: int, array: Array, path: Path) -> list[Array]:
+    tensor = graph.tensors[graph.outputs[slot]]
+    what = f"output {slot}"
+    if slot in graph.float_outputs and array.dtype.kind == "f":
+        return _split(array.astype(np.float32), tensor, what, path)
+    return _split(_integers(array, tensor, what, path), tensor, what, path)
