@@ -237,7 +237,7 @@ void td_commands_fault(uint32_t cause, uint32_t program_counter, uint32_t status
     for (;;) {
         send_error(0, TD_ERROR_FAULT, cause, program_counter, status);
         td_frame_reset(&frame);
-        while (td_frame_accept(&frame, td_uart_get()) == TD_FRAME_NONE) {
+        while (td_frame_accept(&frame, td_link_get()) == TD_FRAME_NONE) {
         }
     }
 }

@@ -131,16 +131,16 @@ void td_frame_send(td_frame *frame, uint8_t kind, uint16_t sequence, uint32_t le
     td_store16(bytes + total, td_crc16(bytes, total));
     total += TD_FRAME_CRC;
 
-    td_uart_put(0);
+    td_link_put(0);
     uint32_t start = 0;
     for (;;) {
         uint32_t run = 0; /* non-zero bytes from `start`, at most 254 */
         while (start + run < total && run < 254u && bytes[start + run] != 0) {
             run++;
         }
-        td_uart_put((uint8_t)(run + 1u));
+        td_link_put((uint8_t)(run + 1u));
         for (uint32_t i = 0; i < run; i++) {
-            td_uart_put(bytes[start + i]);
+            td_link_put(bytes[start + i]);
         }
         start += run;
         if (start >= total) {
@@ -149,11 +149,11 @@ void td_frame_send(td_frame *frame, uint8_t kind, uint16_t sequence, uint32_t le
         if (run < 254u) {
             start++; /* the zero that ended the run; it may be the last byte of all */
             if (start == total) {
-                td_uart_put(1);
+                td_link_put(1);
                 break;
             }
         }
     }
-    td_uart_put(0);
-    td_uart_flush();
+    td_link_put(0);
+    td_link_flush();
 }

@@ -14,11 +14,11 @@ void td_main(void)
 {
     td_stack_paint();
     td_setup_init();
-    td_uart_init();
+    td_link_init();
     td_counter_init();
     memset(td_arena, TD_ARENA_FILL, sizeof(td_arena));
     td_run_init();
     for (;;) {
-        td_commands_accept(td_uart_get());
+        td_commands_accept(td_link_get());
     }
 }

@@ -18,11 +18,16 @@ enum {
 /* drivers/setup_*.c: clocks (the core at TD_CLOCK_HZ), power and pins. */
 void td_setup_init(void);
 
-/* drivers/uart_*.c */
+/* drivers/link_*.c: bytes to and from the host. */
+void td_link_init(void);
+uint8_t td_link_get(void);         /* wait for a byte */
+void td_link_put(uint8_t byte);    /* wait for room, then send */
+void td_link_flush(void);          /* a frame is complete: let it go */
+
+/* drivers/uart_*.c: the same over a board's serial port. */
 void td_uart_init(void);
-uint8_t td_uart_get(void);         /* wait for a byte */
-void td_uart_put(uint8_t byte);    /* wait for room, then send */
-void td_uart_flush(void);          /* a frame is complete: let it go */
+uint8_t td_uart_get(void);
+void td_uart_put(uint8_t byte);
 
 /* drivers/counter_*.c */
 extern const uint8_t td_counter_kind;

@@ -35,7 +35,3 @@ void td_uart_put(uint8_t byte)
     }
     DATA = byte;
 }
-
-void td_uart_flush(void)
-{
-}

@@ -15,7 +15,7 @@
 
 void td_uart_init(void)
 {
-    BAUDDIV = TD_CLOCK_HZ / TD_UART_BAUD;
+    BAUDDIV = TD_UART_CLOCK_HZ / TD_UART_BAUD;
     CTRL = CTRL_TX_ENABLE | CTRL_RX_ENABLE;
 }
 
@@ -31,8 +31,4 @@ void td_uart_put(uint8_t byte)
     while ((STATE & STATE_TX_FULL) != 0) {
     }
     DATA = byte;
-}
-
-void td_uart_flush(void)
-{
 }

@@ -175,12 +175,12 @@ def firmware_files(
 
 def _firmware_sources(root: Path, target: Target) -> list[Path]:
     architecture = root / "arch" / _ARCHITECTURE_FOLDERS[target.architecture]
-    drivers = [
-        root / "drivers" / f"uart_{target.uart.driver}.c",
-        root / "drivers" / f"counter_{target.counter.driver}.c",
-    ]
-    if target.architecture != "host":
-        drivers.append(root / "drivers" / f"setup_{target.setup}.c")
+    names = [f"counter_{target.counter.driver}"]
+    if target.architecture == "host":
+        names += ["link_host"]
+    else:
+        names += ["link_board", f"uart_{target.uart.driver}", f"setup_{target.setup}"]
+    drivers = [root / "drivers" / f"{name}.c" for name in names]
     for path in drivers:
         if not path.is_file():
             kind = path.stem.partition("_")[0]

@@ -62,7 +62,8 @@ def measure(elf: Path, target: Target, model_objects: tuple[Path, ...]) -> Sizes
             by_name = {s.name: int(s["sh_size"]) for s in sections}
             code = sum(by_name.get(n, 0) for n in (".vectors", ".model_text", ".text"))
             const = sum(by_name.get(n, 0) for n in (".model_rodata", ".rodata"))
-            data, bss, stack = (by_name.get(n, 0) for n in (".data", ".bss", ".stack"))
+            data, stack = by_name.get(".data", 0), by_name.get(".stack", 0)
+            bss = by_name.get(".bss", 0) + by_name.get(".td_noinit", 0)
             model_code = by_name.get(".model_text", 0)
             model_const = by_name.get(".model_rodata", 0)
     if target.architecture == "host":
@@ -89,6 +90,12 @@ def read_digest(elf: Path) -> bytes:
         section = image.get_section(symbol["st_shndx"])
         offset = symbol["st_value"] - section["sh_addr"]
         return bytes(section.data()[offset : offset + _DIGEST_BYTES])
+
+
+def symbol_address(elf: Path, name: str) -> int:
+    """Return the address of a symbol of a linked firmware."""
+    with elf.open("rb") as file:
+        return int(_symbol(_open(file, elf), name)["st_value"])
 
 
 def check_fit(

@@ -18,7 +18,7 @@ from tinydeploy.run.faults import describe_fault, locate
 from tinydeploy.run.host import start_host
 from tinydeploy.run.process import ChildProcess
 from tinydeploy.run.protocol import Frame, FrameReader, Hello, Span
-from tinydeploy.run.qemu import start_qemu
+from tinydeploy.run.qemu import Link, start_qemu
 from tinydeploy.run.transport import SerialTransport, Transport
 from tinydeploy.targets import Target
 
@@ -301,11 +301,13 @@ def open_device(
     where: Where = "qemu",
     port: str | None = None,
     timeout: float = 30.0,
+    link: Link = "semihosting",
 ) -> Device:
     """Start or reach the device that runs a firmware.
 
     `where`: "qemu" starts the target's emulator, "host" the native process, "board" opens `port`
-    (anything pyserial understands: /dev/ttyACM0, COM3, socket://, rfc2217://).
+    (anything pyserial understands: /dev/ttyACM0, COM3, socket://, rfc2217://). `link` is the
+    emulator's: "uart" goes through the emulated UART, which is slower.
     Raises UsageError, ToolchainError or DeviceError.
     """
     process: ChildProcess | None = None
@@ -321,7 +323,7 @@ def open_device(
         transport, process = start_host(firmware.elf)
         unit = "nanoseconds"
     else:
-        transport, process = start_qemu(firmware.elf, target)
+        transport, process = start_qemu(firmware.elf, target, link)
         unit = "instructions"
     return Device(
         transport,

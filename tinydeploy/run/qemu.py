@@ -6,18 +6,27 @@ import functools
 import os
 import socket
 from pathlib import Path
+from typing import Literal
 
+from tinydeploy.build.size import symbol_address
 from tinydeploy.build.toolchain import find_tool
 from tinydeploy.errors import ToolchainError, UsageError
 from tinydeploy.run.process import ChildProcess
 from tinydeploy.run.transport import PipeTransport, SocketTransport, Transport
 from tinydeploy.targets import Target
 
+Link = Literal["semihosting", "uart"]
+
+_EMULATED = (0x746E7964, 0x79706564)  # TD_EMULATED_0, TD_EMULATED_1
 _OLDEST_VERSION = (6, 0)  # the first with mps3-an547
 
 
-def start_qemu(elf: Path, target: Target) -> tuple[Transport, ChildProcess]:
+def start_qemu(
+    elf: Path, target: Target, link: Link = "semihosting"
+) -> tuple[Transport, ChildProcess]:
     """Start the target's machine with its link in our hands.
+
+    `link`: "semihosting" is fast, "uart" is what a board has; the frames are the same.
 
     The socket pair or pipes exist before QEMU does, so there is no port to race for and no
     connection to wait for. `-icount shift=0` makes one nanosecond of virtual time one instruction.
@@ -38,9 +47,9 @@ def start_qemu(elf: Path, target: Target) -> tuple[Transport, ChildProcess]:
         *("-nographic", "-nodefaults", "-monitor", "none", "-nic", "none"),
         *("-kernel", str(elf)),
     ]
-    if target.uart.driver == "semihosting":
-        return _start_on_pipes(target.qemu.binary, command)
-    return _start_on_socket(target.qemu.binary, command)
+    if link == "uart":
+        return _start_on_socket(target.qemu.binary, command)
+    return _start_on_pipes(target.qemu.binary, command, elf)
 
 
 def _start_on_socket(name: str, command: list[str]) -> tuple[Transport, ChildProcess]:
@@ -60,11 +69,23 @@ def _start_on_socket(name: str, command: list[str]) -> tuple[Transport, ChildPro
     return SocketTransport(ours), process
 
 
-def _start_on_pipes(name: str, command: list[str]) -> tuple[Transport, ChildProcess]:
-    """Let the firmware reach the emulator's standard input and output by semihosting."""
+def _start_on_pipes(name: str, command: list[str], elf: Path) -> tuple[Transport, ChildProcess]:
+    """Let the firmware reach the emulator's standard input and output by semihosting.
+
+    The two words tell it so: firmware/drivers/link_board.c.
+    """
+    address = symbol_address(elf, "td_emulated")
+    words = [
+        option
+        for index, word in enumerate(_EMULATED)
+        for option in (
+            "-device",
+            f"loader,addr=0x{address + 4 * index:x},data=0x{word:x},data-len=4",
+        )
+    ]
     their_input, to_device = os.pipe()
     from_device, their_output = os.pipe()
-    options = ["-serial", "none", "-semihosting-config", "enable=on,target=native"]
+    options = ["-serial", "none", "-semihosting-config", "enable=on,target=native", *words]
     transport = PipeTransport(from_device, to_device)
     try:
         process = ChildProcess(name, [*command, *options], stdin=their_input, stdout=their_output)

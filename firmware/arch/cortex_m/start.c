@@ -4,6 +4,7 @@
 
 #include "td_commands.h"
 #include "td_platform.h"
+#include "td_semihosting.h"
 
 /* System control block, "ARMv7-M Architecture Reference Manual" (DDI 0403), B3.2.2. */
 #define SCB_VTOR TD_REGISTER(0xE000ED08u)
@@ -75,6 +76,14 @@ void td_reset(void)
     memcpy(td_link_data_start, td_link_data_image, (size_t)(td_link_data_end - td_link_data_start));
     memset(td_link_bss_start, 0, (size_t)(td_link_bss_end - td_link_bss_start));
     td_main();
+}
+
+uint32_t td_semihosting_call(uint32_t operation, const void *arguments)
+{
+    register uint32_t r0 __asm("r0") = operation;
+    register const void *r1 __asm("r1") = arguments;
+    __asm volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
+    return r0;
 }
 
 static void unexpected(void)

@@ -4,6 +4,7 @@
 
 #include "td_commands.h"
 #include "td_platform.h"
+#include "td_semihosting.h"
 
 /* Placed by the linker script. */
 extern uint8_t td_link_stack_bottom[], td_link_stack_top[];
@@ -43,6 +44,26 @@ void td_start(void)
     memcpy(td_link_data_start, td_link_data_image, (size_t)(td_link_data_end - td_link_data_start));
     memset(td_link_bss_start, 0, (size_t)(td_link_bss_end - td_link_bss_start));
     td_main();
+}
+
+/* Three instructions that mean a call only together, uncompressed and within one page: "RISC-V
+ * Semihosting" (riscv-non-isa), section 2. */
+__attribute__((noinline, aligned(16))) uint32_t td_semihosting_call(uint32_t operation,
+                                                                    const void *arguments)
+{
+    register uint32_t a0 __asm("a0") = operation;
+    register const void *a1 __asm("a1") = arguments;
+    __asm volatile(".option push\n\t"
+                   ".option norvc\n\t"
+                   ".balign 16\n\t"
+                   "slli zero, zero, 0x1f\n\t"
+                   "ebreak\n\t"
+                   "srai zero, zero, 7\n\t"
+                   ".option pop"
+                   : "+r"(a0)
+                   : "r"(a1)
+                   : "memory");
+    return a0;
 }
 
 /* Interrupts are off, so every trap is an exception: report it on a fresh stack. */

@@ -29,11 +29,11 @@ int td_host_connect(uint16_t port)
     return setsockopt(link_socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
-void td_uart_init(void)
+void td_link_init(void)
 {
 }
 
-uint8_t td_uart_get(void)
+uint8_t td_link_get(void)
 {
     while (incoming_next == incoming_end) {
         ssize_t count = recv(link_socket, incoming, sizeof(incoming), 0);
@@ -47,7 +47,7 @@ uint8_t td_uart_get(void)
     return incoming[incoming_next++];
 }
 
-void td_uart_flush(void)
+void td_link_flush(void)
 {
     size_t sent = 0;
     while (sent < outgoing_end) {
@@ -61,10 +61,10 @@ void td_uart_flush(void)
     outgoing_end = 0;
 }
 
-void td_uart_put(uint8_t byte)
+void td_link_put(uint8_t byte)
 {
     if (outgoing_end == sizeof(outgoing)) {
-        td_uart_flush();
+        td_link_flush();
     }
     outgoing[outgoing_end++] = byte;
 }

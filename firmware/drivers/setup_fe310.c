@@ -1,0 +1,32 @@
+/* FE310-G002: the 16 MHz crystal without the PLL, UART0 on GPIO 16 (RX) and 17 (TX).
+ *
+ * "SiFive FE310-G002 Manual" v1p5, chapters 6 (clock generation) and 17 (GPIO). */
+#include "td_platform.h"
+
+#define HFXOSC_CONFIG TD_REGISTER(0x10008004u)
+#define PLL_CONFIG TD_REGISTER(0x10008008u)
+#define PLL_OUTPUT_DIVIDER TD_REGISTER(0x1000800Cu)
+#define HFROSC_CONFIG TD_REGISTER(0x10008000u)
+#define GPIO_IOF_ENABLE TD_REGISTER(0x10012038u)
+#define GPIO_IOF_SELECT TD_REGISTER(0x1001203Cu)
+
+#define OSCILLATOR_ENABLE (1u << 30)
+#define OSCILLATOR_READY (1u << 31)
+#define PLL_SELECT (1u << 16)
+#define PLL_REFERENCE_CRYSTAL (1u << 17)
+#define PLL_BYPASS (1u << 18)
+#define DIVIDE_BY_1 (1u << 8)
+#define UART0_PINS (3u << 16)
+#define WAIT_LIMIT 100000u
+
+void td_setup_init(void)
+{
+    HFXOSC_CONFIG = OSCILLATOR_ENABLE;
+    for (uint32_t i = 0; i < WAIT_LIMIT && (HFXOSC_CONFIG & OSCILLATOR_READY) == 0; i++) {
+    }
+    PLL_OUTPUT_DIVIDER = DIVIDE_BY_1;
+    PLL_CONFIG = PLL_REFERENCE_CRYSTAL | PLL_BYPASS;
+    PLL_CONFIG = PLL_REFERENCE_CRYSTAL | PLL_BYPASS | PLL_SELECT;
+    GPIO_IOF_SELECT &= ~UART0_PINS;
+    GPIO_IOF_ENABLE |= UART0_PINS;
+}
