@@ -13,7 +13,7 @@ import msgspec
 
 from tinydeploy import __version__
 from tinydeploy.build.firmware import Firmware, build_firmware
-from tinydeploy.build.folder import load_firmware, rebuild
+from tinydeploy.build.folder import rebuild
 from tinydeploy.build.size import check_fit
 from tinydeploy.codegen import GeneratedModel, Provenance, generate
 from tinydeploy.errors import FitError, UsageError
@@ -225,9 +225,7 @@ def run(
 ) -> Measured:
     """Run all samples on the device, compare every output bit and count per step."""
     with clock.stage("verify") as progress, device(firmware, target, where, port, timeout) as dev:
-        verdict = verify(
-            dev, prepared.graph, prepared.plan, prepared.profile, samples, progress
-        )
+        verdict = verify(dev, prepared.graph, prepared.plan, prepared.profile, samples, progress)
         counts = tuple(dev.to_unit(t) for t in verdict.counts)
         return Measured(verdict, dev.unit, counts, dev.stack_used())
 

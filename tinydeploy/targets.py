@@ -216,7 +216,7 @@ def _number_problem(target: Target) -> str:
         ("uart.baud", target.uart.baud, 1, 2**32 - 1),
         ("uart.clock_hz", target.uart.clock_hz, 0, 2**32 - 1),
         ("stack_bytes", target.stack_bytes, 512, 2**24),
-        ("chunk_bytes", target.chunk_bytes, 64, 32_768),
+        ("chunk_bytes", target.chunk_bytes, 128, 32_768),
     ]
     for memory in target.memories:
         limits.append((f"base of {memory.name}", memory.base, 0, 2**32 - 1))

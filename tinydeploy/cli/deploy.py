@@ -52,9 +52,7 @@ def command(
             if out:
                 svg = memory_map_svg(prepared.graph, prepared.plan)
                 (out / "memory.svg").write_text(svg, encoding="utf-8")
-            measured = pipeline.run(
-                prepared, firmware, board, chosen, clock, where, port, timeout
-            )
+            measured = pipeline.run(prepared, firmware, board, chosen, clock, where, port, timeout)
         screen = options.Screen(as_json, verbose, color)
         document: Any = finish(screen, prepared, board, firmware, chosen, measured, clock, out)
     return 0 if document.verify.bit_exact else 7

@@ -22,12 +22,13 @@ def command(
     """Count what each node of the firmware in FOLDER costs: instructions in an emulator,
     cycles on a board. The input is the same random one every run."""
     from tinydeploy import pipeline
+    from tinydeploy.build.folder import load_firmware
     from tinydeploy.cli.outcome import choose_samples, finish
 
     with options.progress(quiet) as progress:
         clock = pipeline.Clock(progress)
         prepared, target, _ = pipeline.reopen(folder, clock)
-        firmware = pipeline.load_firmware(folder, target)
+        firmware = load_firmware(folder, target)
         chosen = choose_samples(prepared.graph, None, None, 1, 0)
         measured = pipeline.profile(
             prepared, firmware, target, chosen, runs, clock, where, port, timeout

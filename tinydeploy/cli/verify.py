@@ -24,12 +24,13 @@ def command(
     The first differing node, tensor and index are named; exit code 7.
     """
     from tinydeploy import pipeline
+    from tinydeploy.build.folder import load_firmware
     from tinydeploy.cli.outcome import choose_samples, finish
 
     with options.progress(quiet) as progress:
         clock = pipeline.Clock(progress)
         prepared, target, _ = pipeline.reopen(folder, clock)
-        firmware = pipeline.load_firmware(folder, target)
+        firmware = load_firmware(folder, target)
         chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)
         measured = pipeline.run(prepared, firmware, target, chosen, clock, where, port, timeout)
     screen = options.Screen(as_json, verbose, color)

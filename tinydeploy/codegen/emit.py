@@ -231,4 +231,3 @@ def _border(
         }
         for slot, i in enumerate(indices)
     ]
-

@@ -186,7 +186,9 @@ class _Reader:
             ins = self._indices(operator.InputsLength(), operator.Inputs, count, optional=True)
             outs = self._indices(operator.OutputsLength(), operator.Outputs, count)
             if not outs or not ins:
-                raise ModelError("an operator has no inputs or no outputs", f"operator {i} {ops[i]}")
+                raise ModelError(
+                    "an operator has no inputs or no outputs", f"operator {i} {ops[i]}"
+                )
             wiring.append((ins, tuple(o for o in outs if o is not None)))
             used.update(j for j in (*ins, *outs) if j is not None)
         g = self.subgraph
@@ -242,7 +244,9 @@ class _Reader:
 
     def _count(self, length: int, most: int, what: str) -> int:
         if length > most or length * 4 > len(self.data):
-            raise ModelError(f"the model claims {length:,} {what}", f"at most {most:,} are accepted")
+            raise ModelError(
+                f"the model claims {length:,} {what}", f"at most {most:,} are accepted"
+            )
         return int(length)
 
     def _indices(
@@ -256,7 +260,9 @@ class _Reader:
             elif 0 <= index < count:
                 found.append(index)
             else:
-                raise ModelError("the model names a tensor that does not exist", f"{index} of {count}")
+                raise ModelError(
+                    "the model names a tensor that does not exist", f"{index} of {count}"
+                )
         return tuple(found)
 
     def _operator_name(self, position: int) -> str:

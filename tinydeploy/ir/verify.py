@@ -32,7 +32,9 @@ def verify_graph(graph: Graph) -> None:
         where = f"node {position} {node.op}"
         for i in node.inputs:
             if i is not None and not 0 <= i < count:
-                raise ModelError("a node reads a tensor that does not exist", f"index {i}", "", where)
+                raise ModelError(
+                    "a node reads a tensor that does not exist", f"index {i}", "", where
+                )
             if i is not None and i not in ready:
                 raise ModelError(
                     "a node reads a tensor that nothing has produced yet",
@@ -41,7 +43,9 @@ def verify_graph(graph: Graph) -> None:
                 )
         for i in node.outputs:
             if not 0 <= i < count:
-                raise ModelError("a node writes a tensor that does not exist", f"index {i}", "", where)
+                raise ModelError(
+                    "a node writes a tensor that does not exist", f"index {i}", "", where
+                )
             if i in ready:
                 raise ModelError(
                     "a tensor is written twice, or is an input or a constant",

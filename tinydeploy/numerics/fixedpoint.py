@@ -41,7 +41,8 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
 
 def wrap32(x: Any) -> IntArray:
     """Reduce to the int32 range modulo 2^32, as a C cast through uint32_t does."""
-    return ((np.asarray(x, np.int64) + 2**31) & 0xFFFFFFFF) - 2**31
+    wrapped: IntArray = ((np.asarray(x, np.int64) + 2**31) & 0xFFFFFFFF) - 2**31
+    return wrapped
 
 
 def saturating_rounding_doubling_high_mul(a: IntArray, b: Any) -> IntArray:
@@ -51,7 +52,8 @@ def saturating_rounding_doubling_high_mul(a: IntArray, b: Any) -> IntArray:
     total = product + nudge
     # C divides towards zero, numpy shifts towards minus infinity.
     high = np.where(total >= 0, total >> 31, -((-total) >> 31))
-    return np.minimum(high, INT32_MAX)
+    saturated: IntArray = np.minimum(high, INT32_MAX)
+    return saturated
 
 
 def rounding_divide_by_power_of_two(x: IntArray, exponent: Any) -> IntArray:
@@ -61,7 +63,8 @@ def rounding_divide_by_power_of_two(x: IntArray, exponent: Any) -> IntArray:
     mask = (np.int64(1) << exponent) - 1
     remainder = x & mask
     threshold = (mask >> 1) + (x < 0)
-    return (x >> exponent) + (remainder > threshold)
+    rounded: IntArray = (x >> exponent) + (remainder > threshold)
+    return rounded
 
 
 def requantize_double(x: IntArray, multiplier: Any, shift: Any) -> IntArray:
@@ -97,7 +100,8 @@ def quantize_float(x: NDArray[Any], scale: float, zero_point: int, dtype: str) -
         scaled = (np.asarray(x, np.float32) / np.float32(scale)).astype(np.float64)
     scaled = np.where(np.isnan(scaled), 0.0, scaled)
     rounded = np.trunc(scaled + np.copysign(0.5, scaled))
-    return np.clip(rounded + zero_point, info.min, info.max).astype(dtype)
+    stored: NDArray[Any] = np.clip(rounded + zero_point, info.min, info.max).astype(dtype)
+    return stored
 
 
 def dequantize(q: NDArray[Any], scale: float, zero_point: int) -> NDArray[np.float32]:

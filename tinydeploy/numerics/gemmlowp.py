@@ -35,7 +35,8 @@ _ONE = INT32_MAX
 
 
 def _saturating_shift_left(x: IntArray, amount: int) -> IntArray:
-    return np.clip(np.asarray(x, np.int64) << amount, INT32_MIN, INT32_MAX)
+    shifted: IntArray = np.clip(np.asarray(x, np.int64) << amount, INT32_MIN, INT32_MAX)
+    return shifted
 
 
 def _exp_between_minus_quarter_and_zero(a: IntArray) -> IntArray:
@@ -45,9 +46,7 @@ def _exp_between_minus_quarter_and_zero(a: IntArray) -> IntArray:
     x2 = mul(x, x)
     x3 = mul(x2, x)
     x4_over_4 = rounding_divide_by_power_of_two(mul(x2, x2), 2)
-    tail = rounding_divide_by_power_of_two(
-        wrap32(mul(wrap32(x4_over_4 + x3), third) + x2), 1
-    )
+    tail = rounding_divide_by_power_of_two(wrap32(mul(wrap32(x4_over_4 + x3), third) + x2), 1)
     return wrap32(exp_minus_eighth + mul(wrap32(x + tail), exp_minus_eighth))
 
 

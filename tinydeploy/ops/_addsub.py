@@ -69,7 +69,11 @@ def scales_usable(call: Call) -> str | None:
     """The output scale is not so small that the sum cannot be scaled down to it."""
     common = 2 * max(float(call.input(0).scale), float(call.input(1).scale))
     real = common / ((1 << LEFT_SHIFT) * float(call.output.scale))
-    return None if real < 1.0 else f"input scales up to {common / 2:.3g}, output {call.output.scale:.3g}"
+    return (
+        None
+        if real < 1.0
+        else f"input scales up to {common / 2:.3g}, output {call.output.scale:.3g}"
+    )
 
 
 def _reference(sign: int) -> Callable[[Call, list[Array], IntegerProfile], list[Array]]:

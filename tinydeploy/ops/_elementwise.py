@@ -31,9 +31,7 @@ def shape(call: Call) -> list[tuple[int, ...]]:
 def region(call: Call) -> tuple[RowSource, ...]:
     """One row of each input; an input of height 1 is read again for every row."""
     rows = call.output.rows
-    return tuple(
-        RowSource(k, stride=1 if call.input(k).rows == rows else 0) for k in range(2)
-    )
+    return tuple(RowSource(k, stride=1 if call.input(k).rows == rows else 0) for k in range(2))
 
 
 def in_place(call: Call, position: int) -> bool:

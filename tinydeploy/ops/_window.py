@@ -52,9 +52,7 @@ class Geometry:
     pad_left: int
 
 
-def _axis(
-    size: int, kernel: int, stride: int, dilation: int, padding: str
-) -> tuple[int, int]:
+def _axis(size: int, kernel: int, stride: int, dilation: int, padding: str) -> tuple[int, int]:
     """Return (output size, padding before) as TensorFlow's SAME and VALID define them."""
     reach = (kernel - 1) * dilation + 1
     if padding == "SAME":
@@ -92,9 +90,7 @@ def patches(x: NDArray[np.int64], g: Geometry, fill: int) -> NDArray[np.int64]:
     reach_w = (g.kernel_w - 1) * g.dilation_w + 1
     below = max(0, (g.out_h - 1) * g.stride_h + reach_h - g.in_h - g.pad_top)
     right = max(0, (g.out_w - 1) * g.stride_w + reach_w - g.in_w - g.pad_left)
-    padded = np.pad(
-        x[0], ((g.pad_top, below), (g.pad_left, right), (0, 0)), constant_values=fill
-    )
+    padded = np.pad(x[0], ((g.pad_top, below), (g.pad_left, right), (0, 0)), constant_values=fill)
     view = sliding_window_view(padded, (reach_h, reach_w), axis=(0, 1))
     view = view[:: g.stride_h, :: g.stride_w, :, :: g.dilation_h, :: g.dilation_w]
     return np.moveaxis(view[: g.out_h, : g.out_w], 2, 4)
@@ -121,12 +117,13 @@ def clamp_range(activation: str, output: Tensor) -> tuple[int, int]:
 def channel_multipliers(
     inp: Tensor, weights: Tensor, output: Tensor, channels: int
 ) -> tuple[Array, Array]:
-    """Return (multipliers, shifts) per output channel (TFLite PopulateConvolutionQuantizationParams)."""
+    """Return (multipliers, shifts) per output channel.
+
+    TensorFlow Lite, PopulateConvolutionQuantizationParams: products and quotients in float64.
+    """
     assert weights.quantization is not None
     scales = weights.quantization.scales
-    pairs = [
-        quantize_multiplier(float(inp.scale) * float(s) / float(output.scale)) for s in scales
-    ]
+    pairs = [quantize_multiplier(float(inp.scale) * float(s) / float(output.scale)) for s in scales]
     if len(pairs) == 1:
         pairs *= channels
     return (

@@ -69,7 +69,8 @@ def shape(call: Call) -> list[tuple[int, ...]]:
 
 def _inner_axis(call: Call) -> int:
     """The joined axis in the 4-D view: 3 channels, 2 width, 1 or less height."""
-    return call.attributes.axis + 4 - len(call.output.shape)
+    axis: int = call.attributes.axis
+    return axis + 4 - len(call.output.shape)
 
 
 def params(call: Call, profile: IntegerProfile) -> Params:

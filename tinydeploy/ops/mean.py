@@ -90,7 +90,7 @@ def params(call: Call, profile: IntegerProfile) -> Params:
     multiplier, shift = quantize_multiplier(float(call.input().scale) / float(call.output.scale))
     extra = min(count.bit_length() - 1, 32, 31 + shift)
     return Params(
-        *sizes, -call.input().zero_point * count, (multiplier << extra) // count, shift - extra,
+        sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], -call.input().zero_point * count, (multiplier << extra) // count, shift - extra,
         call.output.zero_point,
     )  # fmt: skip
 

@@ -82,9 +82,7 @@ OP = Op(
     summary="nearest neighbour, all three sampling conventions",
     parse=parse,
     checks=(int8_in_out, batch_is_one, same_quantization),
-    shape=lambda call: [
-        (1, call.attributes.height, call.attributes.width, call.input().shape[3])
-    ],
+    shape=lambda call: [(1, call.attributes.height, call.attributes.width, call.input().shape[3])],
     reference=reference,
     params=params,
     region=lambda call: (RowSource(0, table=_sources(call, 1, call.attributes.height)),),

@@ -65,7 +65,7 @@ def _table(call: Call) -> Array:
 
 
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
-    """Exponentials from gemmlowp, normalised by a fixed-point reciprocal (reference_ops::Softmax)."""
+    """Sum exponentials, scale by a fixed-point reciprocal (TFLite reference_ops::Softmax)."""
     table = softmax_exponentials(call.input().scale, call.attributes.beta)
     return [softmax_row(values[0].astype(np.int64), table).astype(np.int8)]
 

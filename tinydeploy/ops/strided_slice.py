@@ -98,9 +98,7 @@ def shape(call: Call) -> list[tuple[int, ...]]:
 
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
     a = call.attributes
-    indices = [
-        b + s * np.arange(c) for b, s, c in zip(a.begin, a.stride, a.count, strict=True)
-    ]
+    indices = [b + s * np.arange(c) for b, s, c in zip(a.begin, a.stride, a.count, strict=True)]
     return [values[0][np.ix_(*indices)].reshape(call.output.shape)]
 
 

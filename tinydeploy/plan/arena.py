@@ -60,7 +60,9 @@ def allocate_greedy(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
             break
         order = list(best_order)
         for _ in range(generator.randint(1, 3)):
-            order.insert(generator.randrange(len(order)), order.pop(generator.randrange(len(order))))
+            order.insert(
+                generator.randrange(len(order)), order.pop(generator.randrange(len(order)))
+            )
         offsets, total = place_in_order(buffers, order)
         if total <= best[1]:
             best, best_order = (offsets, total), order

@@ -85,7 +85,9 @@ def _verify(verdict: Verdict, samples: Samples) -> doc.VerifyFigures:
         max_abs_diff=verdict.max_abs_diff,
         oracle=verdict.oracle,
         inputs=samples.origin,
-        first_mismatch=doc.MismatchFigures(**{**dataclasses.asdict(first), "index": list(first.index)})
+        first_mismatch=doc.MismatchFigures(
+            **{**dataclasses.asdict(first), "index": list(first.index)}
+        )
         if first
         else None,
     )
@@ -103,11 +105,12 @@ def _profile(
 
 
 def _accuracy(verdict: Verdict, samples: Samples) -> doc.Accuracy | None:
-    if samples.labels is None:
+    labels = samples.labels
+    if labels is None:
         return None
 
     def top1(outputs: tuple[tuple[np.ndarray, ...], ...]) -> float:
-        hits = [int(np.argmax(o[0])) == int(n) for o, n in zip(outputs, samples.labels, strict=True)]
+        hits = [int(np.argmax(o[0])) == int(n) for o, n in zip(outputs, labels, strict=True)]
         return sum(hits) / len(hits)
 
     return doc.Accuracy(

@@ -1,4 +1,4 @@
-"""Turn the registered operators, targets and tools into rows: the README's tables come from here."""
+"""Turn operators, targets and tools into rows, for the terminal and the README."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Return rows that share their keys as a Markdown table."""
     keys = list(rows[0])
     lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
-    lines += ["| " + " | ".join(_cell(row[k]).replace("|", "\\|") for k in keys) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join(_cell(row[k]).replace("|", "\\|") for k in keys) + " |" for row in rows
+    ]
     return "\n".join(lines) + "\n"
 
 

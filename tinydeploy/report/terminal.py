@@ -25,7 +25,9 @@ def show_document(
                       f"  on {target.title}" if target else "")
     )  # fmt: skip
     if d.verify:
-        style, word = ("bold green", "bit-exact") if d.verify.bit_exact else ("bold red", "MISMATCH")
+        style, word = (
+            ("bold green", "bit-exact") if d.verify.bit_exact else ("bold red", "MISMATCH")
+        )
         console.print(
             Text.assemble((word, style), f"  {d.verify.values:,} output values of ",
                           f"{d.verify.samples} inputs ({d.verify.inputs}), oracle: ",
@@ -106,10 +108,10 @@ def mismatch_text(d: Document) -> str:
     assert d.verify is not None and d.verify.first_mismatch is not None
     v, m = d.verify, d.verify.first_mismatch
     assert m is not None
-    what = (
-        f"{v.differing:,} of {v.values:,} output values differ, by up to {v.max_abs_diff:g}"
+    what = f"{v.differing:,} of {v.values:,} output values differ, by up to {v.max_abs_diff:g}"
+    place = (
+        f"sample {m.sample}, tensor '{m.tensor}', index {m.index}: {m.got:g}, not {m.expected:g}"
     )
-    place = f"sample {m.sample}, tensor '{m.tensor}', index {m.index}: {m.got:g}, not {m.expected:g}"
     if m.node is None:
         return (
             f"{what}\nevery node equals the reference, but the expected file differs: {place}\n"

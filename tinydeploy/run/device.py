@@ -155,8 +155,8 @@ class Device:
 
     def bench(self, count: int) -> Benchmark:
         """Run all steps `count` times and return the least, most and total ticks."""
-        if not 1 <= count < 2**32:
-            raise UsageError(f"cannot run a benchmark {count} times")
+        if not 1 <= count <= protocol.MOST_RUNS:
+            raise UsageError(f"cannot run {count} times", f"1 to {protocol.MOST_RUNS} are possible")
         self.hello()
         answer = self._request(protocol.BENCH, struct.pack("<I", count), answer_bytes=24)
         return Benchmark(count, *struct.unpack("<QQQ", answer))

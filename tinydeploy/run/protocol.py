@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tinydeploy.errors import DeviceError
 
 VERSION = 1
+MOST_RUNS = 10_000  # of one BENCH
 _LARGEST_FRAME = 65_536 + 16  # beyond this, bytes without a delimiter are noise
 
 # Kinds of request; an answer's kind is the request's with ANSWER set.

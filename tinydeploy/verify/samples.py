@@ -34,7 +34,7 @@ class Samples:
 
 
 def random_samples(graph: Graph, count: int, seed: int = 0) -> Samples:
-    """Return uniform random inputs; from the third on, every fourth is all-lowest or all-highest."""
+    """Return uniform random inputs; of every eight, one is all-lowest and one all-highest."""
     generator = np.random.default_rng(seed)
     rows = []
     for k in range(count):
@@ -72,7 +72,9 @@ def load_samples(
     expected = None
     if expect:
         outs = [
-            _output_column(graph, slot, _pick(wanted, f"out{slot}", graph.tensors[o], expect), expect)
+            _output_column(
+                graph, slot, _pick(wanted, f"out{slot}", graph.tensors[o], expect), expect
+            )
             for slot, o in enumerate(graph.outputs)
         ]
         if any(len(c) != count for c in outs):
@@ -114,7 +116,9 @@ def _read(path: Path) -> dict[str, Array]:
         with zipfile.ZipFile(path) as archive:
             total = sum(entry.file_size for entry in archive.infolist())
         if total > MAX_BYTES:
-            raise UsageError(f"{path} is too large", f"{total:,} bytes unpacked, at most {MAX_BYTES:,}")
+            raise UsageError(
+                f"{path} is too large", f"{total:,} bytes unpacked, at most {MAX_BYTES:,}"
+            )
         with np.load(path, allow_pickle=False) as data:
             return {name: np.asarray(data[name]) for name in data.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
