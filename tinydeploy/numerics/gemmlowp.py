@@ -93,9 +93,11 @@ def softmax_exponentials(scale: float, beta: float) -> IntArray:
 
     TensorFlow Lite, PreprocessSoftmaxScaling and reference_ops::Softmax with 5 integer bits.
     """
-    real = min(float(beta) * float(scale) * (1 << 26), 2.0**31 - 1.0)
-    multiplier, left_shift = quantize_multiplier(real)
+    real = float(beta) * float(scale) * (1 << 26)
     distance = np.arange(256, dtype=np.int64)
+    if real >= 2.0**30:
+        return np.where(distance == 0, _ONE, 0)  # the radius below would be 0
+    multiplier, left_shift = quantize_multiplier(real)
     radius = input_radius(5, left_shift)
     used = distance <= radius
     rescaled = requantize_double(np.where(used, -distance, 0), multiplier, left_shift)

@@ -14,18 +14,21 @@ class IntegerProfile:
     `single_rounding` holds the operators that requantise with one rounding; all others round
     twice (a doubling high multiply, then a shift), as gemmlowp defined it. Measured against
     ai-edge-litert 2.3.0 with BUILTIN_REF: only FULLY_CONNECTED rounds once. TensorFlow Lite Micro
-    rounds everything twice.
+    rounds everything twice. `float_tables` holds the operators that a runtime tabulates with
+    float32 functions when it loads the model; elsewhere they are fixed-point. LiteRT does so for
+    LOGISTIC (activations.cc, PopulateLookupTable), TensorFlow Lite Micro does not.
     """
 
     name: str
     single_rounding: frozenset[str]
+    float_tables: frozenset[str] = frozenset()
 
     def rounds_once(self, op: str) -> bool:
         return op in self.single_rounding
 
 
 PROFILES = {
-    "litert": IntegerProfile("litert", frozenset({"FULLY_CONNECTED"})),
+    "litert": IntegerProfile("litert", frozenset({"FULLY_CONNECTED"}), frozenset({"LOGISTIC"})),
     "tflm": IntegerProfile("tflm", frozenset()),
 }
 

@@ -24,14 +24,32 @@ def scale_in_range(call: Call) -> str | None:
     return None if 2.0**-27 < scale < 8.0 else f"it is {scale:.3g}"
 
 
-def _table(call: Call) -> Array:
+def float_table(scale: float, zero_point: int) -> Array:
+    """Return the function of all stored values, computed in float32 as LiteRT does.
+
+    TensorFlow Lite, activations.cc, PopulateLookupTable. The exponential is rounded once from
+    float64: the host's float32 one may differ in the last bit between libraries.
+    """
+    real = np.float32(scale) * (lookup.stored_values() - zero_point).astype(np.float32)
+    with np.errstate(over="ignore"):
+        power = np.exp(-real.astype(np.float64)).astype(np.float32)
+    share = np.float32(1) / (np.float32(1) + power) * np.float32(256)
+    return np.clip(np.floor(share.astype(np.float64) + 0.5) - 128, -128, 127).astype(np.int8)
+
+
+def _table(call: Call, profile: IntegerProfile) -> Array:
     inp = call.input()
+    if "LOGISTIC" in profile.float_tables:
+        return float_table(inp.scale, inp.zero_point)
     return logistic_int8(lookup.stored_values(), inp.scale, inp.zero_point).astype(np.int8)
 
 
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
-    """Look up gemmlowp's fixed-point logistic (TFLite reference_integer_ops::Logistic)."""
-    return [_table(call)[values[0].astype(np.int64) + 128]]
+    """Look up the float32 function or gemmlowp's fixed-point one, as the profile says.
+
+    The latter is TFLite reference_integer_ops::Logistic.
+    """
+    return [_table(call, profile)[values[0].astype(np.int64) + 128]]
 
 
 OP = Op(
@@ -41,7 +59,7 @@ OP = Op(
     checks=(int8_in_out, output_is_probability, scale_in_range),
     shape=lambda call: [call.input().shape],
     reference=reference,
-    params=lambda call, profile: lookup.Params(call.input().row_bytes, _table(call)),
+    params=lambda call, profile: lookup.Params(call.input().row_bytes, _table(call, profile)),
     region=lookup.region,
     in_place=lookup.in_place,
     kernels=portable("lookup"),

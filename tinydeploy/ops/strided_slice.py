@@ -42,7 +42,7 @@ class Params:
 
 
 def parse(reader: Any) -> Attributes:
-    """Resolve masks and negative indices as tf.strided_slice defines them."""
+    """Resolve masks and negative indices (TFLite strided_slice_logic.h)."""
     from tflite import StridedSliceOptions
 
     options = reader.options(StridedSliceOptions)
@@ -61,22 +61,30 @@ def parse(reader: Any) -> Attributes:
             firsts.append(0)
             counts.append(size)
             continue
-        bit = 1 << axis
-        lower = None if options.BeginMask() & bit else begin[axis]
-        upper = None if options.EndMask() & bit else end[axis]
+        bit, step = 1 << axis, stride[axis]
+        low, high = (0, size) if step > 0 else (-1, size - 1)
+        index = begin[axis] + (size if begin[axis] < 0 else 0)
+        first = min(max(index, low), high)
+        if options.BeginMask() & bit:
+            index = first = 0 if step > 0 else size - 1
         if options.ShrinkAxisMask() & bit:
-            index = begin[axis] + (size if begin[axis] < 0 else 0)
             if not 0 <= index < size:
                 reader.refuse(f"index {begin[axis]} of an axis of {size}")
             firsts.append(index)
             counts.append(1)
             dropped.append(axis)
             continue
-        if options.Offset() and lower is not None and upper is not None:
-            upper += lower
-        taken = range(*slice(lower, upper, stride[axis]).indices(size))
-        firsts.append(taken.start if len(taken) else 0)
-        counts.append(len(taken))
+        last = end[axis]
+        if options.Offset():
+            masked = (options.BeginMask() | options.EndMask()) & bit
+            if masked or begin[axis] < 0 or last < 0:
+                reader.refuse("an offset from a masked or negative index")
+            last += first
+        last = min(max(last + (size if last < 0 else 0), low), high)
+        if options.EndMask() & bit:
+            last = high if step > 0 else low
+        firsts.append(first)
+        counts.append(len(range(first, last, step)))
     steps = [*stride, *([1] * (len(shape) - len(stride)))]
     return Attributes(tuple(firsts), tuple(steps), tuple(counts), tuple(dropped))
 

@@ -1,0 +1,115 @@
+"""Turn graphs into one shared library that runs them on the host, through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydeploy.codegen import Provenance, SourceTree, generate
+from tinydeploy.codegen.names import identifier
+from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.plan.layout import MemoryPlan
+from tinydeploy.plan.planner import plan_layers
+
+CANARY_BYTES = 64
+STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wcast-qual", "-Wpedantic", "-Werror")
+_TIMEOUT = 300
+# Symbols that are private to one generated file, and would clash when files are joined.
+_KERNELS = (r"static \w+ (td_\w+)\(", r"\} (td_\w+_params);")
+_NODES = r"static void run_(node_\d+)\("
+
+
+def sources_of(graph: Graph, plan: MemoryPlan, profile: IntegerProfile) -> SourceTree:
+    return generate(graph, plan, profile, Provenance("model", "", "host", "test")).sources
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HostModel:
+    """Run the generated C of a graph."""
+
+    graph: Graph
+    plan: MemoryPlan
+    library: ctypes.CDLL
+
+    def run(self, inputs: Sequence[NDArray[Any]], fill: int = 0x5A) -> list[NDArray[Any]]:
+        """Return the outputs; the arena starts full of garbage and stands between two canaries."""
+        size = self.plan.arena_bytes
+        block = np.full(size + 2 * CANARY_BYTES + 64, fill, np.uint8)
+        start = -block.ctypes.data % 64 + CANARY_BYTES
+        block[start - CANARY_BYTES : start] = 0xC3
+        block[start + size :] = 0xC3
+        arena = block[start : start + size]
+        for array, index in zip(inputs, self.graph.inputs, strict=True):
+            at = self.plan.offset_of(index)
+            arena[at : at + array.nbytes] = array.view(np.uint8).reshape(-1)
+        address = ctypes.c_void_p(arena.ctypes.data)
+        name = identifier(self.graph.name)
+        assert self.library[f"{name}_init"](address, ctypes.c_size_t(max(size, 4))) == 0
+        self.library[f"{name}_invoke"](address)
+        assert np.all(block[start - CANARY_BYTES : start] == 0xC3), "wrote below the arena"
+        assert np.all(block[start + size :] == 0xC3), "wrote above the arena"
+        return [self._read(arena, index) for index in self.graph.outputs]
+
+    def _read(self, arena: NDArray[np.uint8], index: int) -> NDArray[Any]:
+        at, tensor = self.plan.offset_of(index), self.graph.tensors[index]
+        return arena[at : at + tensor.bytes].view(np.int8).reshape(tensor.shape).copy()
+
+
+def compile_all(
+    graphs: Sequence[Graph],
+    profile: IntegerProfile,
+    *,
+    plans: Sequence[MemoryPlan] | None = None,
+    flags: Sequence[str] = ("-O1",),
+    compiler: str = "gcc",
+) -> list[HostModel]:
+    """Compile graphs of different names in one compiler call and load them.
+
+    All files are joined into one translation unit, their private symbols renamed and equal
+    kernels compiled once: starting the compiler for every file would take most of the time.
+    """
+    plans = plans if plans is not None else [plan_layers(g) for g in graphs]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        joined = []
+        first_with: dict[str, str] = {}
+        for graph, plan in zip(graphs, plans, strict=True):
+            tree = sources_of(graph, plan, profile)
+            tree.write(root)
+            name = identifier(graph.name)
+            kernels = tree[f"{name}_kernels.h"].decode()
+            owner = first_with.setdefault(kernels.replace(name.upper(), ""), name)
+            renamed = {s: f"{s}_of_{owner}" for p in _KERNELS for s in re.findall(p, kernels)}
+            for node in re.findall(_NODES, tree[f"{name}.c"].decode()):
+                renamed |= {s: f"{s}_of_{name}" for s in (node, f"run_{node}")}
+            joined += [f"#define {old} {new}" for old, new in sorted(renamed.items())]
+            if owner != name:
+                joined.append(f"#define {name.upper()}_KERNELS_H")
+            joined += [f'#include "{name}.c"', f'#include "{name}_weights.c"']
+            joined += [f"#undef {old}" for old in sorted(renamed)]
+        (root / "joined.c").write_text("\n".join(joined) + "\n")
+        shared = root / "joined.so"
+        compile_c([root / "joined.c"], shared, ["-shared", "-fPIC", *flags], compiler)
+        library = ctypes.CDLL(str(shared))
+    return [HostModel(g, p, library) for g, p in zip(graphs, plans, strict=True)]
+
+
+def compile_c(
+    files: Sequence[Path], output: Path, flags: Sequence[str] = (), compiler: str = "gcc"
+) -> None:
+    """Call the compiler; fails with what it says."""
+    result = subprocess.run(
+        [compiler, "-std=c99", *flags, "-o", str(output), *map(str, files)],
+        capture_output=True, text=True, timeout=_TIMEOUT, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[:4000]
