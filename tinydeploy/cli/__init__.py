@@ -1,0 +1,1 @@
+"""Turn command lines into calls of the pipeline, one module per command."""

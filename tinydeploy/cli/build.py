@@ -33,8 +33,8 @@ def command(
     options.Screen(as_json, verbose, color).result(
         figures,
         lambda console: console.print(
-            f"built {firmware.elf.name} for {manifest.target}: flash {firmware.flash_bytes:,} bytes, "
-            f"RAM {firmware.ram_bytes:,} bytes"
+            f"built {firmware.elf.name} for {manifest.target}: "
+            f"flash {firmware.flash_bytes:,} bytes, RAM {firmware.ram_bytes:,} bytes"
         ),
     )
     return 0

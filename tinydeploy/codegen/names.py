@@ -20,6 +20,14 @@ def comment(text: str, limit: int = 80) -> str:
     return clean.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/").replace("??", "? ?")
 
 
-_RESERVED = frozenset(
-    ["td", "con", "prn", "aux", "nul", "main", "int", "char", "float", "double", "void", "static", "const", "return", "if", "else", "for", "while", "do", "switch", "case", "break", "default", "struct", "union", "enum", "typedef", "sizeof", "short", "long", "signed", "unsigned", "auto", "extern", "register", "volatile", "inline", "goto", "continue", "class", "new", "delete", "this", "template", "typename", "public", "private", "protected", "virtual", "friend", "operator", "using", "namespace", "try", "catch", "throw", "bool", "true", "false", "and", "or", "not", "xor", "asm", "export", "import", "module"]
-)
+# fmt: off
+_RESERVED = frozenset((
+    "td", "con", "prn", "aux", "nul", "main", "int", "char", "float", "double", "void", "static",
+    "const", "return", "if", "else", "for", "while", "do", "switch", "case", "break", "default",
+    "struct", "union", "enum", "typedef", "sizeof", "short", "long", "signed", "unsigned", "auto",
+    "extern", "register", "volatile", "inline", "goto", "continue", "class", "new", "delete",
+    "this", "template", "typename", "public", "private", "protected", "virtual", "friend",
+    "operator", "using", "namespace", "try", "catch", "throw", "bool", "true", "false", "and",
+    "or", "not", "xor", "asm", "export", "import", "module",
+))
+# fmt: on

@@ -68,7 +68,10 @@ def rounding_divide_by_power_of_two(x: IntArray, exponent: Any) -> IntArray:
 
 
 def requantize_double(x: IntArray, multiplier: Any, shift: Any) -> IntArray:
-    """Scale by multiplier * 2^(shift - 31), rounding twice (TFLite MultiplyByQuantizedMultiplier)."""
+    """Scale by multiplier * 2^(shift - 31), rounding twice.
+
+    TensorFlow Lite, MultiplyByQuantizedMultiplier.
+    """
     shift = np.asarray(shift, np.int64)
     left = np.maximum(shift, 0)
     right = np.maximum(-shift, 0)
@@ -78,11 +81,15 @@ def requantize_double(x: IntArray, multiplier: Any, shift: Any) -> IntArray:
 
 
 def requantize_single(x: IntArray, multiplier: Any, shift: Any) -> IntArray:
-    """Scale by multiplier * 2^(shift - 31), rounding once (TFLite with TFLITE_SINGLE_ROUNDING)."""
+    """Scale by multiplier * 2^(shift - 31), rounding once.
+
+    TensorFlow Lite, MultiplyByQuantizedMultiplier built with TFLITE_SINGLE_ROUNDING.
+    """
     total_shift = 31 - np.asarray(shift, np.int64)
     rounding = np.int64(1) << (total_shift - 1)
-    result = (np.asarray(x, np.int64) * np.asarray(multiplier, np.int64) + rounding) >> total_shift
-    return np.clip(result, INT32_MIN, INT32_MAX)
+    product = np.asarray(x, np.int64) * np.asarray(multiplier, np.int64)
+    result: IntArray = np.clip((product + rounding) >> total_shift, INT32_MIN, INT32_MAX)
+    return result
 
 
 def requantize(x: IntArray, multiplier: Any, shift: Any, *, single: bool) -> IntArray:

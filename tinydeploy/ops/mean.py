@@ -89,8 +89,11 @@ def params(call: Call, profile: IntegerProfile) -> Params:
     count = sizes[1] * sizes[3]
     multiplier, shift = quantize_multiplier(float(call.input().scale) / float(call.output.scale))
     extra = min(count.bit_length() - 1, 32, 31 + shift)
+    outer, reduce_0, middle, reduce_1, inner = sizes
+    sum_offset = -call.input().zero_point * count
+    folded = (multiplier << extra) // count
     return Params(
-        sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], -call.input().zero_point * count, (multiplier << extra) // count, shift - extra,
+        outer, reduce_0, middle, reduce_1, inner, sum_offset, folded, shift - extra,
         call.output.zero_point,
     )  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Compare devices and runtimes with the integer reference."""

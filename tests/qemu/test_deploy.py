@@ -1,0 +1,134 @@
+"""The whole way: a model to firmware that runs in QEMU and equals the reference bit for bit."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.networks import residual_network
+from tinydeploy.targets import list_targets
+
+pytestmark = pytest.mark.qemu
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = ROOT / "examples" / "digits" / "digits_int8.tflite"
+DIGITS_TEST = ROOT / "examples" / "digits" / "digits_test.npz"
+MODELS = Path(os.environ.get("TINYDEPLOY_MODELS", ""))
+NAMES = [
+    *(f"mlperf_tiny/{n}_int8" for n in ("ad", "ic", "kws", "sww", "vww")),
+    "mcunet/mcunet_vww", "mcunet/mcunet_detection", "tflm/person_detect",
+    "tflm/micro_speech_quantized", "tflm/hello_world_int8",
+]  # fmt: skip
+SMALL_BOARDS = {"microbit", "hifive1"}
+
+
+def tinydeploy(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [sys.executable, "-m", "tinydeploy", *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=400,
+    )  # fmt: skip
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+def document(*arguments: object, code: int = 0) -> dict:
+    return json.loads(tinydeploy(*arguments, "--json", code=code).stdout)
+
+
+@pytest.mark.parametrize("target", [t.name for t in list_targets()])
+def test_example_on_every_target(target: str, tmp_path: Path) -> None:
+    """Boards too small for the example run a smaller model, and refuse the example."""
+    model = DIGITS
+    if target in SMALL_BOARDS:
+        tinydeploy("deploy", DIGITS, "--target", target, code=4)
+        model = tmp_path / "small.tflite"
+        model.write_bytes(residual_network())
+    d = document("deploy", model, "--target", target)
+    assert d["verify"]["bit_exact"] and d["verify"]["samples"] == 8
+    run = d["profile_run"]
+    assert run["total"] == sum(n["count"] for n in run["nodes"]) > 0
+    assert run["unit"] == ("nanoseconds" if target == "host" else "instructions")
+    memory = d["memory"]
+    assert memory["fits"] and memory["stack_bytes"] > 0
+    assert memory["ram_bytes"] > memory["arena_bytes"] >= memory["lower_bound_bytes"]
+    assert memory["flash_bytes"] >= memory["code_bytes"] + memory["const_bytes"]
+
+
+def test_instruction_counts_are_deterministic() -> None:
+    runs = [document("deploy", DIGITS, "--target", "riscv-virt", "--samples", 1) for _ in range(2)]
+    assert runs[0]["profile_run"] == runs[1]["profile_run"]
+
+
+def test_accuracy_on_the_device_is_the_reference_s() -> None:
+    d = document(
+        "deploy", DIGITS, "--target", "mps2-an386", "--inputs", DIGITS_TEST, "--samples", 40
+    )
+    assert d["verify"]["bit_exact"]
+    assert d["accuracy"]["device"] == d["accuracy"]["reference"] > 0.9
+
+
+def test_a_broken_kernel_is_caught_and_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    tinydeploy("deploy", DIGITS, "--target", "mps2-an386", "--out", out)
+    assert document("verify", out)["verify"]["bit_exact"]
+    assert document("profile", out, "--runs", 3)["profile_run"]["total"] > 0
+    kernels = out / "model" / "digits_int8_kernels.h"
+    text = kernels.read_text()
+    broken = re.sub(
+        r"(\*to\+\+ = td_clamp\(scaled) \+ p->out_offset", r"\1 + 1 + p->out_offset", text
+    )
+    assert broken != text
+    kernels.write_text(broken)
+    tinydeploy("build", out)
+    result = tinydeploy("verify", out, "--json", code=7)
+    first = json.loads(result.stdout)["verify"]["first_mismatch"]
+    assert first["op"] == "ADD"
+    assert first["got"] - first["expected"] == 1
+    adds = [n["op"] for n in json.loads(result.stdout)["profile_run"]["nodes"]]
+    assert first["node"] >= adds.index("ADD")
+    assert "first differing node" in result.stderr and first["tensor"] in result.stderr
+
+
+def test_expected_outputs_of_another_runtime(tmp_path: Path) -> None:
+    litert = pytest.importorskip("ai_edge_litert")
+    assert litert
+    from tinydeploy.verify.litert import LiteRt
+
+    data = np.load(DIGITS_TEST)["in0"][:5]
+    runtime = LiteRt(DIGITS)
+    outputs = np.stack([runtime.run([sample[None]])[0] for sample in data])
+    np.savez(tmp_path / "in.npz", in0=data)
+    np.savez(tmp_path / "out.npz", out0=outputs)
+    arguments = ["deploy", DIGITS, "--target", "riscv-virt", "--inputs", tmp_path / "in.npz",
+                 "--expect", tmp_path / "out.npz"]  # fmt: skip
+    d = document(*arguments)
+    assert d["verify"]["bit_exact"] and d["verify"]["oracle"] == "reference+expected"
+    outputs[3, 0, 2] += 1
+    np.savez(tmp_path / "out.npz", out0=outputs)
+    result = tinydeploy(*arguments, "--json", code=7)
+    first = json.loads(result.stdout)["verify"]["first_mismatch"]
+    assert (first["sample"], first["node"], first["index"][-1]) == (3, None, 2)
+    assert "expected file differs" in result.stderr
+
+
+@pytest.mark.skipif(not MODELS.name, reason="TINYDEPLOY_MODELS is not set")
+@pytest.mark.parametrize("target", ["mps2-an386", "riscv-virt"])
+@pytest.mark.parametrize("name", NAMES)
+def test_public_models(name: str, target: str) -> None:
+    d = document("deploy", MODELS / f"{name}.tflite", "--target", target)
+    assert d["verify"]["bit_exact"] and d["verify"]["samples"] == 8
+    assert d["memory"]["optimal"]
+
+
+@pytest.mark.skipif(not MODELS.name, reason="TINYDEPLOY_MODELS is not set")
+@pytest.mark.parametrize(("name", "limit"), [("kws", 10.0), ("vww", 20.0)])
+def test_deploy_is_quick(name: str, limit: float) -> None:
+    """The stages, on a machine that runs other tests at the same time, stay within the promise."""
+    model = MODELS / "mlperf_tiny" / f"{name}_int8.tflite"
+    stages = document("deploy", model, "--target", "mps2-an386")["stages"]
+    assert sum(stage["seconds"] for stage in stages) < limit
