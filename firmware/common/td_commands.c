@@ -8,6 +8,12 @@
 #include "td_run.h"
 #include "td_stack.h"
 
+/* The longest answer besides data: the greeting with a board's name. */
+#define TD_HELLO_FIELDS 45u
+typedef char td_hello_fits[TD_HELLO_FIELDS + sizeof(TD_BOARD_NAME) <= TD_PAYLOAD_BYTES ? 1 : -1];
+
+#define TD_MOST_RUNS 10000u /* of one BENCH: the line is deaf meanwhile */
+
 static td_frame frame;
 
 /* The last INVOKE, STEP or BENCH that ran: a repeated request gets the same answer, not a second
@@ -57,10 +63,10 @@ static void hello(uint16_t sequence)
     td_store32(payload + 32, td_model.output_count);
     td_store32(payload + 36, TD_COUNTER_HZ);
     td_store32(payload + 40, td_stack_reserved());
-    payload[44] = (uint8_t)name_bytes;
-    memcpy(payload + 45, name, name_bytes);
+    payload[TD_HELLO_FIELDS - 1u] = (uint8_t)name_bytes;
+    memcpy(payload + TD_HELLO_FIELDS, name, name_bytes);
     last.kind = 0; /* a new session: its sequence numbers start anywhere */
-    send_answer(TD_HELLO, sequence, 45 + name_bytes);
+    send_answer(TD_HELLO, sequence, TD_HELLO_FIELDS + name_bytes);
 }
 
 static void spans(uint16_t sequence)
@@ -168,6 +174,10 @@ static void run(uint8_t kind, uint16_t sequence)
         }
         if (kind == TD_STEP && argument >= td_model.step_count) {
             send_error(sequence, TD_ERROR_BOUNDS, argument, 1, td_model.step_count);
+            return;
+        }
+        if (kind == TD_BENCH && (argument == 0 || argument > TD_MOST_RUNS)) {
+            send_error(sequence, TD_ERROR_BOUNDS, argument, 1, TD_MOST_RUNS);
             return;
         }
         running = sequence;

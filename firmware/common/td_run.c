@@ -9,6 +9,7 @@
 
 static uint32_t ticks_of_step[TD_MAX_STEPS];
 static uint32_t overhead; /* ticks between two readings with nothing in between */
+static uint64_t silent; /* ticks run since the host last heard from us */
 static int finished;
 
 void td_run_init(void)
@@ -43,7 +44,6 @@ uint64_t td_run_step(uint32_t index)
 uint64_t td_run_invoke(void)
 {
     uint64_t total = 0;
-    uint64_t silent = 0;
     finished = 0;
     td_counter_resume();
     for (uint32_t i = 0; i < td_model.step_count; i++) {

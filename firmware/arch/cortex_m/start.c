@@ -11,6 +11,17 @@
 #define SCB_CFSR TD_REGISTER(0xE000ED28u)
 #define SCB_CPACR TD_REGISTER(0xE000ED88u)
 
+#define CFSR_STACKING (1u << 4 | 1u << 12 | 1u << 20) /* MSTKERR, STKERR, STKOF */
+
+/* Memory protection unit of ARMv7-M, the same manual, B3.5. */
+#define MPU_TYPE TD_REGISTER(0xE000ED90u)
+#define MPU_CTRL TD_REGISTER(0xE000ED94u)
+#define MPU_RNR TD_REGISTER(0xE000ED98u)
+#define MPU_RBAR TD_REGISTER(0xE000ED9Cu)
+#define MPU_RASR TD_REGISTER(0xE000EDA0u)
+
+#define GUARD_BYTES 0x8000u
+
 /* Placed by the linker script. */
 extern uint8_t td_link_stack_bottom[], td_link_stack_top[];
 extern uint8_t td_link_data_start[], td_link_data_end[], td_link_data_image[];
@@ -64,6 +75,23 @@ uint8_t *td_stack_top(void)
     return td_link_stack_top;
 }
 
+/* Make a stack that overflows fault, where the memory below it would take the bytes. */
+static void guard_stack(void)
+{
+#if defined(__ARM_ARCH_8M_MAIN__) || defined(__ARM_ARCH_8_1M_MAIN__)
+    __asm volatile("msr msplim, %0" ::"r"(td_link_stack_bottom));
+#elif defined(__ARM_ARCH_7M__) || defined(__ARM_ARCH_7EM__)
+    uint32_t guard = (uint32_t)(uintptr_t)td_link_stack_bottom - GUARD_BYTES;
+    if (((MPU_TYPE >> 8) & 0xFFu) != 0 && guard % GUARD_BYTES == 0) {
+        MPU_RNR = 0;
+        MPU_RBAR = guard;
+        MPU_RASR = 1u << 28 | 14u << 1 | 1u; /* no access, no execution, 2^15 bytes, enabled */
+        MPU_CTRL = 5u; /* elsewhere the default map; off in the hard fault handler */
+        __asm volatile("dsb\n\tisb" ::: "memory");
+    }
+#endif
+}
+
 void td_reset(void)
 {
     __asm volatile("cpsid i");
@@ -73,6 +101,7 @@ void td_reset(void)
     SCB_CPACR |= 0xFu << 20;
     __asm volatile("dsb\n\tisb" ::: "memory");
 #endif
+    guard_stack();
     memcpy(td_link_data_start, td_link_data_image, (size_t)(td_link_data_end - td_link_data_start));
     memset(td_link_bss_start, 0, (size_t)(td_link_bss_end - td_link_bss_start));
     td_main();
@@ -95,13 +124,15 @@ static void unexpected(void)
 void td_fault_report(const uint32_t *frame)
 {
     uintptr_t address = (uintptr_t)frame;
-    int overflow = address < (uintptr_t)td_link_stack_bottom;
-    /* A frame outside of the stack must not be read: a second fault would lock the core up. */
-    int readable = !overflow && address + 32u <= (uintptr_t)td_link_stack_top;
     uint32_t status = 0;
 #if !defined(__ARM_ARCH_6M__)
     status = SCB_CFSR;
+    int overflow = address < (uintptr_t)td_link_stack_bottom || (status & CFSR_STACKING) != 0;
+#else
+    int overflow = address < (uintptr_t)td_link_stack_bottom;
 #endif
+    /* A frame outside of the stack must not be read: a second fault would lock the core up. */
+    int readable = !overflow && address + 32u <= (uintptr_t)td_link_stack_top;
     td_commands_fault(overflow ? 1u : 3u, readable ? frame[6] : 0u, status);
 }
 

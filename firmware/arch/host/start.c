@@ -5,22 +5,25 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "td_commands.h"
 #include "td_host.h"
 #include "td_platform.h"
 
-/* The model runs on a stack of ours, so that its depth can be measured as on a board. */
-static uint8_t stack[TD_STACK_BYTES] __attribute__((aligned(4096)));
+/* The model runs on a stack of ours, so that its depth can be measured as on a board; what lies
+ * below is made inaccessible, so that an overflow faults. 64 KiB: the largest page in use. */
+#define GUARD_BYTES 65536u
+static uint8_t guarded_stack[GUARD_BYTES + TD_STACK_BYTES] __attribute__((aligned(GUARD_BYTES)));
 
 uint8_t *td_stack_bottom(void)
 {
-    return stack;
+    return guarded_stack + GUARD_BYTES;
 }
 
 uint8_t *td_stack_top(void)
 {
-    return stack + sizeof(stack);
+    return guarded_stack + sizeof(guarded_stack);
 }
 
 static void *serve(void *unused)
@@ -67,8 +70,9 @@ int main(int argument_count, char **arguments)
         perror("connect");
         return 1;
     }
-    if (pthread_attr_init(&attributes) != 0 ||
-        pthread_attr_setstack(&attributes, stack, sizeof(stack)) != 0 ||
+    if (mprotect(guarded_stack, GUARD_BYTES, PROT_NONE) != 0 ||
+        pthread_attr_init(&attributes) != 0 ||
+        pthread_attr_setstack(&attributes, td_stack_bottom(), TD_STACK_BYTES) != 0 ||
         pthread_create(&thread, &attributes, serve, 0) != 0) {
         fputs("cannot start the model's thread\n", stderr);
         return 1;

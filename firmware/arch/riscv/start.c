@@ -6,6 +6,8 @@
 #include "td_platform.h"
 #include "td_semihosting.h"
 
+#define GUARD_BYTES 0x8000u
+
 /* Placed by the linker script. */
 extern uint8_t td_link_stack_bottom[], td_link_stack_top[];
 extern uint8_t td_link_data_start[], td_link_data_end[], td_link_data_image[];
@@ -39,8 +41,22 @@ __attribute__((naked, section(".vectors"), used)) void td_reset(void)
                    "j td_start");
 }
 
+/* Make a stack that overflows fault, where the memory below it would take the bytes: a locked
+ * region without rights ("Volume II: Privileged Architecture", 3.7). */
+static void guard_stack(void)
+{
+    uint32_t guard = (uint32_t)(uintptr_t)td_link_stack_bottom - GUARD_BYTES;
+    if (guard % GUARD_BYTES == 0) {
+        uint32_t address = guard >> 2 | (GUARD_BYTES / 8u - 1u);
+        uint32_t locked_power_of_two = 0x98u;
+        __asm volatile("csrw pmpaddr0, %0\n\tcsrw pmpcfg0, %1" ::"r"(address),
+                       "r"(locked_power_of_two));
+    }
+}
+
 void td_start(void)
 {
+    guard_stack();
     memcpy(td_link_data_start, td_link_data_image, (size_t)(td_link_data_end - td_link_data_start));
     memset(td_link_bss_start, 0, (size_t)(td_link_bss_end - td_link_bss_start));
     td_main();

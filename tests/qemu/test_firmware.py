@@ -1,0 +1,239 @@
+"""Every emulated board: boot, greet, move data, run a model, count, fail in a way one can read."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from firmware_models import (
+    ARENA_BYTES,
+    CRASH,
+    DIGEST,
+    INPUT,
+    INVOKES,
+    LOOPS,
+    OUTPUT,
+    SOURCES,
+    STEPS,
+)
+
+from tinydeploy.build.firmware import Firmware, build_firmware
+from tinydeploy.errors import DeviceError, ToolchainError
+from tinydeploy.run.device import Device, open_device
+from tinydeploy.targets import Target, list_targets, load_target
+
+pytestmark = pytest.mark.qemu
+
+EMULATED = [target for target in list_targets() if target.qemu]
+
+
+@pytest.fixture(scope="module")
+def firmware_of(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    built: dict[str, Firmware] = {}
+
+    def build(target: Target) -> Firmware:
+        if target.name not in built:
+            folder = tmp_path_factory.mktemp(target.name)
+            built[target.name] = build_firmware(SOURCES, target, ARENA_BYTES, folder)
+        return built[target.name]
+
+    return build
+
+
+@pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
+def test_board(target: Target, firmware_of) -> None:  # type: ignore[no-untyped-def]
+    with open_device(firmware_of(target), target) as device:
+        hello = device.hello()
+        assert hello.board == target.name
+        assert hello.digest == DIGEST
+        assert (hello.arena_bytes, hello.step_count) == (ARENA_BYTES, STEPS)
+        assert [(span.offset, span.bytes) for span in hello.inputs] == [INPUT]
+        assert [(span.offset, span.bytes) for span in hello.outputs] == [OUTPUT]
+        assert hello.stack_bytes == target.stack_bytes
+
+        # A model must not count on zeros: the arena starts out as something else.
+        assert device.read(0, ARENA_BYTES) == b"\xa5" * ARENA_BYTES
+        noise = random.Random(target.name).randbytes(ARENA_BYTES)
+        device.write(0, noise)
+        assert device.read(0, ARENA_BYTES) == noise
+        for offset, length in ((ARENA_BYTES, 1), (ARENA_BYTES - 2, 3), (2**32 - 1, 1)):
+            with pytest.raises(DeviceError, match="outside of its memory"):
+                device.write(offset, bytes(length))
+            with pytest.raises(DeviceError, match="outside of its memory"):
+                device.read(offset, length)
+
+        device.write(0, bytes(256))
+        device.write(*_input(noise))
+        counts = device.invoke()
+        assert device.read(*OUTPUT) == bytes((2 * byte + 1) & 255 for byte in noise[:64])
+        assert len(counts) == STEPS
+        assert device.unit == "instructions"
+        assert device.bench(3).count == 3
+        assert struct.unpack("<I", device.read(INVOKES, 4)) == (4,)
+        # Step 2 keeps a block of 1000 bytes on the stack.
+        assert 1_000 < device.stack_used() < 1_400
+
+
+def _input(data: bytes) -> tuple[int, bytes]:
+    return INPUT[0], data[: INPUT[1]]
+
+
+@pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
+def test_counts_are_instructions(target: Target, firmware_of) -> None:  # type: ignore[no-untyped-def]
+    """A loop of 1,000,000 instructions by construction is counted as such.
+
+    What surrounds the loop is the difference to a loop of no turns. One tick of a timer is up to
+    62.5 instructions, and each of the two readings may be one off.
+    """
+    with open_device(firmware_of(target), target) as device:
+        device.write(0, bytes(256))
+        around = device.to_unit(device.step(1))
+        device.write(LOOPS, struct.pack("<I", 500_000))
+        counted = device.to_unit(device.step(1)) - around
+        resolution = 2 if target.counter.driver == "mcycle" else 1e9 / target.counter.hz
+        assert abs(counted - 1_000_000) <= 2 * resolution
+        assert 0 <= around < 60 + 2 * resolution
+        if target.counter.driver == "mcycle":
+            assert device.step(1) == device.step(1)  # exact, so always the same
+
+
+def test_systick_counts_beyond_its_24_bits(firmware_of) -> None:  # type: ignore[no-untyped-def]
+    target = load_target("netduinoplus2")  # 168 MHz: 24 bits last 100 million instructions
+    with open_device(firmware_of(target), target) as device:
+        device.write(0, bytes(256))
+        device.write(LOOPS, struct.pack("<I", 130_000_000))
+        ticks = device.step(1)
+        assert ticks > 2 * 2**24
+        assert abs(device.to_unit(ticks) - 260_000_000) < 100
+
+
+@pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
+def test_the_boards_own_uart_carries_the_same_frames(target: Target, firmware_of) -> None:  # type: ignore[no-untyped-def]
+    with open_device(firmware_of(target), target, link="uart") as device:
+        noise = random.Random(target.name).randbytes(700)
+        device.write(0, noise)
+        assert device.read(0, 700) == noise
+        device.write(0, bytes(256))
+        device.invoke()
+        assert device.read(*OUTPUT) == b"\x01" * 64
+
+
+@pytest.mark.parametrize("link", ["semihosting", "uart"])
+@pytest.mark.parametrize(
+    "name", ["microbit", "mps2-an386", "mps2-an505", "mps3-an547", "hifive1", "riscv-virt"]
+)
+def test_a_crash_names_the_function(name: str, link, firmware_of) -> None:  # type: ignore[no-untyped-def]
+    target = load_target(name)
+    with open_device(firmware_of(target), target, link=link) as device:
+        device.write(0, bytes(256))
+        device.write(CRASH, b"\x01")
+        with pytest.raises(DeviceError, match=r"crashed in (crash_here|step)"):
+            device.invoke()
+        with pytest.raises(DeviceError, match="crashed"):  # and it goes on saying so
+            device.read(0, 1)
+
+
+@pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
+def test_a_stack_that_overflows_is_an_error(target: Target, firmware_of) -> None:  # type: ignore[no-untyped-def]
+    with open_device(firmware_of(target), target) as device:
+        device.write(0, bytes(256))
+        device.write(CRASH, b"\x02")
+        with pytest.raises(DeviceError, match="stack overflow"):
+            device.step(3)
+
+
+def test_a_device_with_another_model_is_refused(firmware_of) -> None:  # type: ignore[no-untyped-def]
+    target = load_target("mps2-an386")
+    built = firmware_of(target)
+    other = Firmware(built.elf, built.target, bytes(16), built.sizes)
+    with open_device(other, target) as device, pytest.raises(DeviceError, match="another model"):
+        device.hello()
+
+
+def test_an_emulator_that_dies_says_its_last_words(tmp_path: Path, firmware_of) -> None:  # type: ignore[no-untyped-def]
+    target = load_target("mps2-an386")
+    text = (Path(__file__).parents[2] / "targets" / "mps2-an386.toml").read_text()
+    path = tmp_path / "odd.toml"
+    path.write_text(text.replace('machine = "mps2-an386"', 'machine = "mps2-an999"'))
+    died = pytest.raises(DeviceError, match=r"qemu-system-arm died\nexit code 1: .*machine")
+    with open_device(firmware_of(target), load_target(path)) as device, died:
+        device.hello()
+    with open_device(firmware_of(target), target) as device:
+        device.hello()
+        _kill(device)
+        with pytest.raises(DeviceError, match="died\nkilled by signal 9"):
+            device.read(0, 1)
+
+
+def _kill(device: Device) -> None:
+    assert device._process is not None
+    device._process._process.kill()
+
+
+def test_a_missing_emulator_names_its_package(firmware_of, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    target = load_target("riscv-virt")
+    built = firmware_of(target)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ToolchainError, match="apt install qemu-system-misc"):
+        open_device(built, target)
+
+
+def test_the_emulator_ends_with_the_device_and_with_us(firmware_of) -> None:  # type: ignore[no-untyped-def]
+    target = load_target("mps2-an386")
+    built = firmware_of(target)
+    with pytest.raises(RuntimeError), open_device(built, target) as device:
+        device.hello()
+        assert device._process is not None
+        number = device._process._process.pid
+        raise RuntimeError
+    assert not _alive(number)
+
+    # A process that is killed cannot tidy up: the kernel does.
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from tinydeploy.run.qemu import start_qemu; from tinydeploy.targets import load_target\n"
+        "keep = start_qemu(Path(sys.argv[1]), load_target('mps2-an386'), 'uart')\n"
+        "print(keep[1]._process.pid, flush=True); time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(built.elf)], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    number = int(parent.stdout.readline())
+    assert _alive(number)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait(10)
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while _alive(number) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _alive(number)
+
+
+def _alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return state != "Z"
+
+
+def test_the_link_is_fast_enough(firmware_of) -> None:  # type: ignore[no-untyped-def]
+    """61,440 input bytes for each of 8 samples must not be what one waits for."""
+    target = load_target("mps2-an386")
+    with open_device(firmware_of(target), target) as device:
+        device.hello()
+        data = bytes(range(256)) * 8
+        started = time.monotonic()
+        for _ in range(60):
+            device.write(0, data)
+        rate = 60 * len(data) / (time.monotonic() - started)
+    assert rate > 100_000
