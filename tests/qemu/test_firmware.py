@@ -16,6 +16,7 @@ from firmware_models import (
     ARENA_BYTES,
     CRASH,
     DIGEST,
+    FIRMWARE_MODEL,
     INPUT,
     INVOKES,
     LOOPS,
@@ -147,6 +148,24 @@ def test_a_stack_that_overflows_is_an_error(target: Target, firmware_of) -> None
         device.write(CRASH, b"\x02")
         with pytest.raises(DeviceError, match="stack overflow"):
             device.step(3)
+
+
+def test_vector_instructions_are_switched_on(tmp_path: Path) -> None:
+    """The M55's MVE registers fault until the start-up code gives access to them."""
+    code = FIRMWARE_MODEL.replace(
+        "#include <string.h>", "#include <string.h>\n#include <arm_mve.h>"
+    )
+    code = code.replace(
+        "        loop(load(bytes + 132));",
+        "        int8x16_t lanes = vaddq_n_s8(vld1q_s8((int8_t *)bytes), 3);\n"
+        "        vst1q_s8((int8_t *)bytes + 64, lanes);",
+    )
+    target = load_target("mps3-an547")
+    built = build_firmware({"firmware_model.c": code.encode()}, target, ARENA_BYTES, tmp_path)
+    with open_device(built, target) as device:
+        device.write(0, bytes(range(64)))
+        device.step(1)
+        assert device.read(64, 16) == bytes(range(3, 19))
 
 
 def test_a_device_with_another_model_is_refused(firmware_of) -> None:  # type: ignore[no-untyped-def]

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import weakref
 from collections.abc import Callable, Sequence
 
 from tinydeploy.errors import ToolchainError
@@ -18,13 +17,16 @@ from tinydeploy.errors import ToolchainError
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _STDERR_TAIL = 2_000
 
-_running: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
+_running: set[ChildProcess] = set()
 
 
 class ChildProcess:
-    """Run a program, keep what it writes to stderr, and kill it when told or when we end."""
+    """Run a program, keep what it writes to stderr, and kill it when told or when we end.
 
-    __slots__ = ("__weakref__", "_errors", "_process", "name")
+    On Linux "we" is the thread that started it (prctl(2), PR_SET_PDEATHSIG).
+    """
+
+    __slots__ = ("_errors", "_process", "name")
 
     def __init__(
         self,
