@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import re
 import subprocess
 import tempfile
@@ -26,6 +27,7 @@ STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wcast-qual", "-Wpeda
 _TIMEOUT = 300
 # Symbols that are private to one generated file, and would clash when files are joined.
 _KERNELS = (r"static \w+ (td_\w+)\(", r"\} (td_\w+_params);")
+_LOADED: dict[str, ctypes.CDLL] = {}
 _NODES = r"static void run_(node_\d+)\("
 
 
@@ -98,10 +100,25 @@ def compile_all(
             joined += [f'#include "{name}.c"', f'#include "{name}_weights.c"']
             joined += [f"#undef {old}" for old in sorted(renamed)]
         (root / "joined.c").write_text("\n".join(joined) + "\n")
-        shared = root / "joined.so"
-        compile_c([root / "joined.c"], shared, ["-shared", "-fPIC", *flags], compiler)
-        library = ctypes.CDLL(str(shared))
+        library = _library(root, profile, ["-shared", "-fPIC", *flags], compiler)
     return [HostModel(g, p, library) for g, p in zip(graphs, plans, strict=True)]
+
+
+def _library(
+    root: Path, profile: IntegerProfile, flags: Sequence[str], compiler: str
+) -> ctypes.CDLL:
+    """Compile and load root/joined.c, once for profiles that lead to the same code."""
+    sha = hashlib.sha256(repr((flags, compiler)).encode())
+    for path in sorted(root.iterdir()):
+        named = f'Integer semantics: "{profile.name}"'.encode()
+        if path.name != "firmware_model.c":
+            sha.update(path.read_bytes().replace(named, b""))
+    key = sha.hexdigest()
+    if key not in _LOADED:
+        shared = root / "joined.so"
+        compile_c([root / "joined.c"], shared, flags, compiler)
+        _LOADED[key] = ctypes.CDLL(str(shared))
+    return _LOADED[key]
 
 
 def compile_c(

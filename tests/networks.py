@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-
-from tests.builder import Builder
+from builder import Builder
 
 
 def residual_network(seed: int = 0, size: int = 10, channels: int = 8) -> bytes:
-    """Return a .tflite: conv, depthwise, pointwise, ADD, pool, dense, softmax; arena of some 2 KB."""
+    """Return a .tflite with convolutions, ADD, pool, dense layer, softmax; some hundred bytes."""
     rng = np.random.default_rng(seed)
     b = Builder()
 

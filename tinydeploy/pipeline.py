@@ -23,6 +23,7 @@ from tinydeploy.numerics.profile import IntegerProfile, profile_named
 from tinydeploy.passes import run_passes
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.planner import peak_step, plan_layers
+from tinydeploy.plan.select import Core, select
 from tinydeploy.run.device import Device, open_device
 from tinydeploy.targets import Target, load_target
 from tinydeploy.verify.compare import Verdict, verify, write_inputs
@@ -91,19 +92,31 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     target: str
     profile: str
     allocator: str
+    optimize: str
     optimisation: str
     digest: str
 
 
-def prepare(path: Path, profile: str, allocator: str, clock: Clock) -> Prepared:
-    """Import, rewrite and plan a model; raises ModelError or UsageError."""
+def core_of(target: Target, optimize: str) -> Core:
+    """Return what kernels are chosen for on a target."""
+    return Core(target.isa, frozenset(target.features), optimize)
+
+
+def prepare(
+    path: Path, profile: str, allocator: str, clock: Clock, core: Core | None = None
+) -> Prepared:
+    """Import, rewrite and plan a model; raises ModelError or UsageError.
+
+    Without a core the plan is for the portable kernels.
+    """
     semantics = profile_named(profile)
     with clock.stage("import"):
         graph = read_file(path)
     with clock.stage("passes"):
         graph = run_passes(graph, semantics)
     with clock.stage("plan"):
-        plan = plan_layers(graph, allocator)
+        selection = select(graph, semantics, core or Core())
+        plan = plan_layers(graph, allocator, selection, semantics)
     return Prepared(path, graph, plan, semantics)
 
 
@@ -113,13 +126,14 @@ def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> Genera
     command = f"tinydeploy deploy {name} --target {target.name}"
     if prepared.profile.name != "litert":
         command += f" --profile {prepared.profile.name}"
+    if prepared.plan.selection.core.optimize != "balanced":
+        command += f" --optimize {prepared.plan.selection.core.optimize}"
     with clock.stage("generate"):
         return generate(
             prepared.graph,
             prepared.plan,
             prepared.profile,
             Provenance(name, prepared.graph.source_sha256, target.name, command),
-            target,
         )
 
 
@@ -159,6 +173,7 @@ def build(
             target=target.name,
             profile=prepared.profile.name,
             allocator=prepared.plan.allocator,
+            optimize=prepared.plan.selection.core.optimize,
             optimisation=optimisation,
             digest=generated.digest.hex(),
         )
@@ -197,7 +212,8 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
     """Prepare again what a deployment folder was built from; raises UsageError if it changed."""
     manifest = read_manifest(folder)
     target = load_target(manifest.target)
-    prepared = prepare(folder / MODEL_COPY, manifest.profile, manifest.allocator, clock)
+    core = core_of(target, manifest.optimize)
+    prepared = prepare(folder / MODEL_COPY, manifest.profile, manifest.allocator, clock, core)
     if prepared.graph.source_sha256 != manifest.sha256:
         raise UsageError(
             f"{folder / MODEL_COPY} is not the model that was deployed",

@@ -6,13 +6,43 @@
 #include <stdint.h>
 
 /* Point rows[k] at row first + k * step of a tensor of `count` rows, `pitch` bytes apart.
- * A row outside the tensor is padding: NULL. */
+ * A row outside the tensor is padding: `outside`, a row of zero points or NULL. */
 static inline void td_rows(const int8_t **rows, int32_t taps, const int8_t *base, int32_t pitch,
-                           int32_t count, int32_t first, int32_t step)
+                           int32_t count, int32_t first, int32_t step, const int8_t *outside)
 {
     for (int32_t k = 0; k < taps; k++) {
         int32_t y = first + k * step;
-        rows[k] = y >= 0 && y < count ? base + y * pitch : NULL;
+        rows[k] = y >= 0 && y < count ? base + y * pitch : outside;
+    }
+}
+
+/* Set `bytes` bytes, a multiple of 4 at an aligned address, to one value. */
+static inline void td_fill(int8_t *to, int32_t bytes, int32_t value)
+{
+    for (int32_t i = 0; i < bytes; i += 4) {
+        to[i] = (int8_t)value;
+        to[i + 1] = (int8_t)value;
+        to[i + 2] = (int8_t)value;
+        to[i + 3] = (int8_t)value;
+    }
+}
+
+/* Fill the padding columns on both sides of the planes of each row; out[k] is the first element
+ * of a row that is not padding, NULL for a row that does not exist. */
+static inline void td_border(int8_t *const *out, int32_t rows, int32_t planes, int32_t pitch,
+                             int32_t left, int32_t right, int32_t value)
+{
+    for (int32_t k = 0; k < rows; k++) {
+        int8_t *plane = out[k];
+        for (int32_t p = 0; plane != NULL && p < planes; p++, plane += pitch) {
+            int8_t *end = plane + pitch - left - right;
+            for (int32_t i = 1; i <= left; i++) {
+                plane[-i] = (int8_t)value;
+            }
+            for (int32_t i = 0; i < right; i++) {
+                end[i] = (int8_t)value;
+            }
+        }
     }
 }
 

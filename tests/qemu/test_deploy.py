@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from networks import residual_network
 
-from tests.networks import residual_network
 from tinydeploy.targets import list_targets
 
 pytestmark = pytest.mark.qemu

@@ -20,13 +20,14 @@ from tinydeploy.cli import options
 @options.placing
 @options.PROFILE
 @options.ALLOCATOR
+@options.OPTIMIZE
 @options.OPTIMISATION
 @options.common
 def command(
     model: Path, target: str, out: Path | None, inputs: Path | None, expect: Path | None,
     seed: int, samples: int | None, where: str | None, port: str | None, timeout: float,
-    profile: str, allocator: str, optimisation: str, as_json: bool, verbose: bool, quiet: bool,
-    debug: bool, color: bool | None,
+    profile: str, allocator: str, optimize: str, optimisation: str, as_json: bool,
+    verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
     """Take MODEL (.tflite) to firmware for a target, run it there and prove it bit-exact.
 
@@ -43,7 +44,8 @@ def command(
         folder = out or Path(temporary) / "out"
         with options.progress(quiet) as progress:
             clock = pipeline.Clock(progress)
-            prepared = pipeline.prepare(model, profile, allocator, clock)
+            core = pipeline.core_of(board, optimize)
+            prepared = pipeline.prepare(model, profile, allocator, clock, core)
             chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)
             generated = pipeline.generate_sources(prepared, board, clock)
             firmware = pipeline.build(

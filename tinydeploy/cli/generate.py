@@ -17,9 +17,11 @@ from tinydeploy.cli import options
               help="Folder for the sources, or a .zip file.")  # fmt: skip
 @options.PROFILE
 @options.ALLOCATOR
+@options.OPTIMIZE
 @options.common
 def command(
-    model: Path, target: str, out: Path, profile: str, allocator: str, as_json: bool,
+    model: Path, target: str, out: Path, profile: str, allocator: str, optimize: str,
+    as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
     """Write the C of MODEL: plain C99 that needs no library and no build system of ours."""
@@ -30,8 +32,10 @@ def command(
 
     with options.progress(quiet) as progress:
         clock = pipeline.Clock(progress)
-        prepared = pipeline.prepare(model, profile, allocator, clock)
-        generated = pipeline.generate_sources(prepared, load_target(target), clock)
+        board = load_target(target)
+        core = pipeline.core_of(board, optimize)
+        prepared = pipeline.prepare(model, profile, allocator, clock, core)
+        generated = pipeline.generate_sources(prepared, board, clock)
     # firmware_model.c belongs to the firmware, not to a user's own program.
     sources = {k: v for k, v in generated.sources.items() if k != "firmware_model.c"}
     tree = SourceTree.of(sources)

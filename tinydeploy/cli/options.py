@@ -27,6 +27,10 @@ ALLOCATOR = click.option(
     "--allocator", type=click.Choice(["auto", "greedy", "exact"]), default="auto",
     show_default=True, help="How to place buffers; exact needs the extra 'solver'.",
 )  # fmt: skip
+OPTIMIZE = click.option(
+    "--optimize", type=click.Choice(["speed", "balanced", "size"]), default="balanced",
+    show_default=True, help="What kernels are chosen for; speed may widen weights in flash.",
+)  # fmt: skip
 OPTIMISATION = click.option(
     "-O", "optimisation", type=click.Choice(["0", "1", "2", "3", "s"]), default="2",
     show_default=True, help="The compiler's optimisation level.",

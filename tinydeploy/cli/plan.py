@@ -17,9 +17,10 @@ from tinydeploy.cli import options
               help="Draw the memory map: time across, bytes up.")  # fmt: skip
 @options.PROFILE
 @options.ALLOCATOR
+@options.OPTIMIZE
 @options.common
 def command(
-    model: Path, target: str | None, svg: Path | None, profile: str, allocator: str,
+    model: Path, target: str | None, svg: Path | None, profile: str, allocator: str, optimize: str,
     as_json: bool, verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
     """Plan the memory of MODEL and print it; --svg draws it."""
@@ -33,7 +34,8 @@ def command(
     board = load_target(target) if target else None
     with options.progress(quiet) as progress:
         clock = pipeline.Clock(progress)
-        prepared = pipeline.prepare(model, profile, allocator, clock)
+        core = pipeline.core_of(board, optimize) if board else None
+        prepared = pipeline.prepare(model, profile, allocator, clock, core)
     if svg:
         try:
             svg.write_text(memory_map_svg(prepared.graph, prepared.plan), encoding="utf-8")

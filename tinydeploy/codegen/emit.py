@@ -13,10 +13,10 @@ from tinydeploy import __version__
 from tinydeploy.codegen import names
 from tinydeploy.codegen.render import read, render
 from tinydeploy.codegen.sources import SourceTree
-from tinydeploy.ir import Graph, Node
+from tinydeploy.ir import Graph
 from tinydeploy.ir.dump import describe_tensor
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops import Call, Kernel, RowSource, op_named
+from tinydeploy.ops import RowSource, op_named
 from tinydeploy.plan.layout import MemoryPlan
 
 _C_TYPES = {"int8": "int8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t"}
@@ -65,11 +65,7 @@ class _Constants:
 
 
 def generate(
-    graph: Graph,
-    plan: MemoryPlan,
-    profile: IntegerProfile,
-    provenance: Provenance,
-    target: Any = None,
+    graph: Graph, plan: MemoryPlan, profile: IntegerProfile, provenance: Provenance
 ) -> GeneratedModel:
     """Return the C sources of a network: public header, code, kernels, weights, and the adapter
     that the firmware links (`firmware_model.c`).
@@ -77,11 +73,11 @@ def generate(
     name = names.identifier(graph.name)
     constants = _Constants(name)
     steps = [
-        _step(graph, plan, profile, position, constants, target)
+        _step(graph, plan, profile, position, constants)
         for segment in plan.segments
         for position in segment.nodes
     ]
-    kernels: dict[str, Kernel] = {s["kernel"].function: s["kernel"] for s in steps}
+    kernels = {s["function"]: s for s in steps}
     shared = {
         "name": name,
         "NAME": name.upper(),
@@ -94,8 +90,8 @@ def generate(
         "inputs": _border(graph, plan, graph.inputs, graph.float_inputs),
         "outputs": _border(graph, plan, graph.outputs, graph.float_outputs),
         "kernel_sources": [
-            render(f"ops/{template}.c.j2")
-            for template in sorted({k.template for k in kernels.values()})
+            render(f"ops/{k['kernel'].template}.c.j2", function=function, **k["constants"])
+            for function, k in sorted(kernels.items())
         ],
     }
     files: dict[str, bytes | str] = {
@@ -120,90 +116,108 @@ def _step(
     profile: IntegerProfile,
     position: int,
     constants: _Constants,
-    target: Any,
 ) -> dict[str, Any]:
     """Describe one node for the template: its kernel, parameters, rows and comment."""
-    node = graph.nodes[position]
-    op, call = op_named(node.op), Call(graph, node)
-    kernel = next(k for k in op.kernels if k.accepts(call, target))
-    rows = op.rows(call)
-    streamable = op.region(call)
-    sources = streamable if streamable is not None else _whole(op.inputs(call))
-    rows = rows if streamable is not None else 1
+    node, selection = graph.nodes[position], plan.selection
+    op, kernel = op_named(node.op), selection.kernels[position]
+    assert kernel is not None
+    site = selection.site(graph, position, profile)
+    call = site.call
+    region = None if kernel.whole(site) else op.region(call)
+    rows = op.rows(call) if region is not None else 1
+    pad_row = selection.pad_row_bytes(graph, position)
     pointers = []
     slot = 0
-    for source in sources:
-        tensor = call.input(source.input)
-        count = tensor.rows if streamable is not None else 1
-        base = _base(graph, plan, node, source.input, constants, position)
-        pointers.append(_source(source, base, tensor.bytes // count, count, rows, slot,
-                                constants, position))  # fmt: skip
-        slot += source.taps
-    out = call.output
+    for source in region or tuple(RowSource(k) for k in op.inputs(call)):
+        index = node.inputs[source.input]
+        assert index is not None
+        tensor, layout = graph.tensors[index], selection.layout(index)
+        count = tensor.rows if region is not None else 1
+        taps = source.taps
+        if kernel.band > 1:
+            assert source.dilation == 1 and source.table is None
+            taps += (kernel.band - 1) * source.stride
+        pointers.append(
+            {
+                "base": _base(graph, plan, index, constants, position, source.input),
+                "first": layout.first(tensor),
+                "pitch": layout.bytes(tensor) // count,
+                "count": count,
+                "taps": taps,
+                "slot": slot,
+                "source": source,
+                "table": _row_table(source, constants, position),
+                "inside": _inside(source, taps, rows, count),
+            }
+        )
+        slot += taps
+    params = kernel.params(site) if kernel.params else op.params(call, profile)
+    values = kernel.constants(site)
+    out, out_layout = call.output, selection.layout(node.outputs[0])
+    scratch = plan.scratch.get(position)
     return {
         "index": position,
         "node": node,
         "op": op,
         "kernel": kernel,
-        "params": _initialiser(op.params(call, profile), constants, position),
+        "function": "_".join((kernel.function, *map(str, values.values()))),
+        "constants": values,
+        "params": _initialiser(params, constants, position),
         "rows": rows,
         "sources": pointers,
         "slots": slot,
         "out_offset": plan.offset_of(node.outputs[0]),
-        "out_pitch": out.bytes // rows,
-        "scratch": plan.scratch.get(position),
-        "reads": [
-            f"{describe_tensor(graph.tensors[i])} {_place(graph, plan, i)}"
-            for i in (node.inputs[k] for k in op.inputs(call))
-            if i is not None
-        ],
-        "writes": f"{describe_tensor(out)} {_place(graph, plan, node.outputs[0])}",
+        "out_first": out_layout.first(out),
+        "out_pitch": out_layout.bytes(out) // rows,
+        "out_layout": out_layout,
+        "out": out,
+        "pad_row": pad_row,
+        "pad_row_first": selection.layout(node.inputs[0] or 0).first(call.input())
+        if pad_row
+        else 0,
+        "pad_value": call.input().zero_point if pad_row else 0,
+        "scratch": None if scratch is None or not kernel.scratch(site) else scratch + pad_row,
+        "pad_row_at": scratch,
+        "reads": [_describe(graph, plan, node.inputs[k]) for k in op.inputs(call)],
+        "writes": _describe(graph, plan, node.outputs[0]),
         "macs": op.macs(call),
     }
 
 
-def _whole(inputs: tuple[int, ...]) -> tuple[RowSource, ...]:
-    return tuple(RowSource(k) for k in inputs)
+def _describe(graph: Graph, plan: MemoryPlan, index: int | None) -> str:
+    """Say type, shape, place and layout of a tensor in a comment."""
+    tensor = graph.tensor(index)
+    assert index is not None
+    if tensor.constant:
+        return f"{describe_tensor(tensor)} constant"
+    layout = str(plan.selection.layout(index))
+    return f"{describe_tensor(tensor)} at {plan.offset_of(index)}{', ' if layout else ''}{layout}"
 
 
-def _place(graph: Graph, plan: MemoryPlan, index: int) -> str:
-    return "constant" if graph.tensors[index].constant else f"at {plan.offset_of(index)}"
+def _row_table(source: RowSource, constants: _Constants, position: int) -> str:
+    if source.table is None:
+        return ""
+    return constants.name(np.array(source.table, np.uint16), f"node{position}_rows")
+
+
+def _inside(source: RowSource, taps: int, rows: int, count: int) -> bool:
+    """Tell whether a source is one row that is never padding, so that it needs no test."""
+    ends = [*source.rows(0), *source.rows(rows - 1)] if rows else [0]
+    return taps == 1 and min(ends) >= 0 and max(ends) < count
 
 
 def _base(
-    graph: Graph, plan: MemoryPlan, node: Node, slot: int, constants: _Constants, position: int
-) -> str:
-    index = node.inputs[slot]
-    data = graph.tensor(index).data
-    if data is not None:
-        return constants.name(data, f"node{position}_input{slot}")
-    assert index is not None
-    return f"arena + {plan.offset_of(index)}"
-
-
-def _source(
-    source: RowSource,
-    base: str,
-    pitch: int,
-    count: int,
-    rows: int,
-    slot: int,
+    graph: Graph,
+    plan: MemoryPlan,
+    index: int,
     constants: _Constants,
     position: int,
-) -> dict[str, Any]:
-    table = ""
-    if source.table is not None:
-        table = constants.name(np.array(source.table, np.uint16), f"node{position}_rows")
-    ends = (source.rows(0) + source.rows(rows - 1)) if rows else [0]
-    return {
-        "base": base,
-        "pitch": pitch,
-        "count": count,
-        "source": source,
-        "slot": slot,
-        "table": table,
-        "inside": source.taps == 1 and min(ends) >= 0 and max(ends) < count,
-    }
+    slot: int,
+) -> str:
+    data = graph.tensors[index].data
+    if data is not None:
+        return constants.name(data, f"node{position}_input{slot}")
+    return f"arena + {plan.offset_of(index)}"
 
 
 def _initialiser(params: Any, constants: _Constants, position: int) -> list[tuple[str, str]]:

@@ -6,9 +6,20 @@ import importlib
 import pkgutil
 from functools import cache
 
-from tinydeploy.ops.base import Call, Kernel, Op, RowSource
+from tinydeploy.ops.base import Call, Kernel, Op, RowSource, Site
+from tinydeploy.ops.layout import PLAIN, Layout
 
-__all__ = ["Call", "Kernel", "Op", "RowSource", "op_named", "registry"]
+__all__ = [
+    "PLAIN",
+    "Call",
+    "Kernel",
+    "Layout",
+    "Op",
+    "RowSource",
+    "Site",
+    "op_named",
+    "registry",
+]
 
 
 @cache
@@ -16,7 +27,7 @@ def registry() -> dict[str, Op]:
     """Return all operators by name, in alphabetical order."""
     found: dict[str, Op] = {}
     for info in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        if info.name == "base" or info.name.startswith("_"):
+        if info.name in ("base", "layout") or info.name.startswith("_"):
             continue
         op: Op = importlib.import_module(f"{__name__}.{info.name}").OP
         found[op.name] = op

@@ -12,7 +12,8 @@ from tinydeploy.numerics.fixedpoint import IntArray, quantize_multiplier, requan
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _elementwise as elementwise
 from tinydeploy.ops import _window as window
-from tinydeploy.ops.base import Array, Call, Op, int8_in_out, portable
+from tinydeploy.ops._families import kernels
+from tinydeploy.ops.base import Array, Call, Op, int8_in_out
 
 # TFLite add.cc: inputs are scaled up by 2^20 before they meet, 11 bits below the int32 range.
 LEFT_SHIFT = 20
@@ -115,5 +116,5 @@ def make(name: str, summary: str, options: str, sign: int) -> Op:
         region=elementwise.region,
         in_place=elementwise.in_place,
         inputs=lambda call: (0, 1),
-        kernels=portable("add"),
+        kernels=kernels("ADD", "add"),
     )

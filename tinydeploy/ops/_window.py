@@ -79,6 +79,12 @@ def geometry(window: Window, image: tuple[int, ...], kernel_h: int, kernel_w: in
     )  # fmt: skip
 
 
+def convolution(call: Call) -> Geometry:
+    """Apply a convolution's window; its filters are [_, kernel_h, kernel_w, _]."""
+    _, kernel_h, kernel_w, _ = call.input(1).shape
+    return geometry(call.attributes, call.input().shape, kernel_h, kernel_w)
+
+
 def rows_of(g: Geometry) -> tuple[RowSource, ...]:
     """Return the rows a window needs for one output row."""
     return (RowSource(0, g.kernel_h, g.stride_h, -g.pad_top, g.dilation_h),)

@@ -7,13 +7,13 @@ import numpy as np
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _pool as pool
 from tinydeploy.ops import _window as window
+from tinydeploy.ops._families import kernels
 from tinydeploy.ops.base import (
     Array,
     Call,
     Op,
     batch_is_one,
     int8_in_out,
-    portable,
     same_quantization,
 )
 
@@ -37,5 +37,5 @@ OP = Op(
     reference=reference,
     params=pool.params,
     region=lambda call: window.rows_of(pool.geometry(call)),
-    kernels=portable("average_pool_2d"),
+    kernels=kernels("AVERAGE_POOL_2D", "average_pool_2d"),
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tinydeploy.errors import ModelError
 from tinydeploy.ir import DType, Graph, Node, Tensor
 from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops.layout import PLAIN, Layout
 
 Array = NDArray[Any]
 
@@ -75,17 +76,63 @@ class Params(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """Describe where a kernel would be used: the node, the core, the goal, the layouts so far.
+
+    `isa` and `features` are the target's ("" and nothing for portable C); `optimize` is "speed",
+    "balanced" or "size"; `layouts` gives the layout of tensors that are not plain.
+    """
+
+    call: Call
+    profile: IntegerProfile
+    isa: str = ""
+    features: frozenset[str] = frozenset()
+    optimize: str = "balanced"
+    layouts: Mapping[int, Layout] = field(default_factory=dict)
+
+    def input_layout(self, position: int = 0) -> Layout:
+        index = self.call.node.inputs[position]
+        return PLAIN if index is None else self.layouts.get(index, PLAIN)
+
+    @property
+    def output_layout(self) -> Layout:
+        return self.layouts.get(self.call.node.outputs[0], PLAIN)
+
+
+def always(site: Site) -> bool:
+    """Accept every node; the portable C kernel of an operator ends its list with this."""
+    return True
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
-    """Name a C kernel: templates/ops/<template>.c.j2 defines <function> and <function>_params."""
+    """Name a C kernel and say how it is called.
+
+    templates/ops/<template>.c.j2 defines <function> and <function>_params.
+
+    accepts: whether the kernel can compute this node on this core.
+    params: what the C struct holds, in its order; the operator's own `params` when None.
+    constants: values the template is rendered with; each distinct set is a function of its own,
+        named <function>_<value>_<value>...
+    scratch: bytes of arena, 4-byte aligned, that the kernel gets as its fourth argument.
+    band: rows of output per call; the last call may get NULL for rows that do not exist.
+    whole: the tensors are given whole, as one row, even where the operator works by rows.
+    pad_row: rows outside the image are pointers to a row of zero points, not NULL.
+    wants: the layout the kernel needs for an input; it is used only where this is granted.
+    planar_output: the kernel can write planar rows.
+    """
 
     template: str
     function: str
-    accepts: Callable[[Call, Any], bool]
-
-
-def always(call: Call, target: Any) -> bool:
-    """Accept every node; the portable C kernel of an operator ends its list with this."""
-    return True
+    accepts: Callable[[Site], bool] = always
+    params: Callable[[Site], Any] | None = None
+    constants: Callable[[Site], dict[str, int]] = lambda site: {}
+    scratch: Callable[[Site], int] = lambda site: 0
+    band: int = 1
+    whole: Callable[[Site], bool] = lambda site: False
+    pad_row: bool = False
+    wants: Callable[[Site, int], Layout] = lambda site, position: PLAIN
+    planar_output: bool = False
 
 
 Check = Callable[[Call], str | None]
@@ -96,10 +143,6 @@ def no_parameters(call: Call, profile: IntegerProfile) -> Any:
 
 
 def no_macs(call: Call) -> int:
-    return 0
-
-
-def no_scratch(call: Call) -> int:
     return 0
 
 
@@ -124,7 +167,6 @@ class Op:
     region: rows of the inputs that a row of the output needs; None when not streamable.
     rows: how many rows the output has, a row being what one kernel call writes.
     in_place: whether the output may lie exactly over an input of the same row pitch.
-    scratch: bytes of arena the kernel needs while it runs.
     macs: multiply-accumulates of one inference.
     kernels: best first; the last one is portable C and accepts everything.
     inputs: positions of the inputs that the kernel reads as activations.
@@ -142,7 +184,6 @@ class Op:
     region: Callable[[Call], tuple[RowSource, ...] | None] = whole_tensor
     rows: Callable[[Call], int] = lambda call: call.output.rows
     in_place: Callable[[Call, int], bool] = never_in_place
-    scratch: Callable[[Call], int] = no_scratch
     macs: Callable[[Call], int] = no_macs
     inputs: Callable[[Call], tuple[int, ...]] = lambda call: (0,)
     view: bool = False
@@ -150,7 +191,7 @@ class Op:
 
 def portable(template: str) -> tuple[Kernel, ...]:
     """Return the kernel list of an operator that has only its portable C kernel."""
-    return (Kernel(template, f"td_{template}", always),)
+    return (Kernel(template, f"td_{template}"),)
 
 
 def int8_in_out(call: Call) -> str | None:

@@ -10,7 +10,8 @@ import numpy as np
 from tinydeploy.numerics.fixedpoint import requantize, wrap32
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _window as window
-from tinydeploy.ops.base import Array, Call, Op, batch_is_one, int8_in_out, portable
+from tinydeploy.ops._families import kernels
+from tinydeploy.ops.base import Array, Call, Op, batch_is_one, int8_in_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,8 @@ def groups_divide(call: Call) -> str | None:
     return None
 
 
-def geometry(call: Call) -> window.Geometry:
-    _, kernel_h, kernel_w, _ = call.input(1).shape
-    return window.geometry(call.attributes, call.input().shape, kernel_h, kernel_w)
-
-
 def shape(call: Call) -> list[tuple[int, ...]]:
-    g = geometry(call)
+    g = window.convolution(call)
     return [(1, g.out_h, g.out_w, call.input(1).shape[0])]
 
 
@@ -75,7 +71,7 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     """Accumulate in int32, requantise per channel, clamp (TFLite ConvPerChannel)."""
     p = params(call, profile)
     x = values[0].astype(np.int64) + p.in_offset
-    taps = window.patches(x, geometry(call), 0)
+    taps = window.patches(x, window.convolution(call), 0)
     per_group_in, per_group_out = p.in_c // p.groups, p.out_c // p.groups
     parts = []
     for g in range(p.groups):
@@ -91,7 +87,7 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
 
 
 def params(call: Call, profile: IntegerProfile) -> Params:
-    g = geometry(call)
+    g = window.convolution(call)
     inp, weights, output = call.input(), call.input(1), call.output
     assert weights.data is not None
     out_c, in_c = weights.shape[0], inp.shape[3]
@@ -117,7 +113,7 @@ OP = Op(
     shape=shape,
     reference=reference,
     params=params,
-    region=lambda call: window.rows_of(geometry(call)),
+    region=lambda call: window.rows_of(window.convolution(call)),
     macs=macs,
-    kernels=portable("conv_2d"),
+    kernels=kernels("CONV_2D", "conv_2d"),
 )  # fmt: skip

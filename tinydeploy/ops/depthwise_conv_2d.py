@@ -10,7 +10,8 @@ import numpy as np
 from tinydeploy.numerics.fixedpoint import requantize, wrap32
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _window as window
-from tinydeploy.ops.base import Array, Call, Op, batch_is_one, int8_in_out, portable
+from tinydeploy.ops._families import kernels
+from tinydeploy.ops.base import Array, Call, Op, batch_is_one, int8_in_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,8 @@ def filters_fit(call: Call) -> str | None:
     return None
 
 
-def geometry(call: Call) -> window.Geometry:
-    _, kernel_h, kernel_w, _ = call.input(1).shape
-    return window.geometry(call.attributes, call.input().shape, kernel_h, kernel_w)
-
-
 def shape(call: Call) -> list[tuple[int, ...]]:
-    g = geometry(call)
+    g = window.convolution(call)
     return [(1, g.out_h, g.out_w, call.input(1).shape[3])]
 
 
@@ -72,7 +68,7 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     """Accumulate in int32, requantise per channel, clamp (TFLite DepthwiseConvPerChannel)."""
     p = params(call, profile)
     x = values[0].astype(np.int64) + p.in_offset
-    taps = np.repeat(window.patches(x, geometry(call), 0), p.depth_multiplier, axis=-1)
+    taps = np.repeat(window.patches(x, window.convolution(call), 0), p.depth_multiplier, axis=-1)
     acc = np.einsum("hwijc,ijc->hwc", taps, p.weights.astype(np.int64)) + p.bias
     out = requantize(
         wrap32(acc), p.multiplier, p.shift, single=profile.rounds_once("DEPTHWISE_CONV_2D")
@@ -82,7 +78,7 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
 
 
 def params(call: Call, profile: IntegerProfile) -> Params:
-    g = geometry(call)
+    g = window.convolution(call)
     inp, weights, output = call.input(), call.input(1), call.output
     assert weights.data is not None
     in_c, out_c = inp.shape[3], weights.shape[3]
@@ -109,7 +105,7 @@ OP = Op(
     shape=shape,
     reference=reference,
     params=params,
-    region=lambda call: window.rows_of(geometry(call)),
+    region=lambda call: window.rows_of(window.convolution(call)),
     macs=macs,
-    kernels=portable("depthwise_conv_2d"),
+    kernels=kernels("DEPTHWISE_CONV_2D", "depthwise_conv_2d"),
 )  # fmt: skip

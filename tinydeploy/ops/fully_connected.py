@@ -10,7 +10,8 @@ import numpy as np
 from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize, wrap32
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _window as window
-from tinydeploy.ops.base import Array, Call, Op, int8_in_out, portable
+from tinydeploy.ops._families import kernels
+from tinydeploy.ops.base import Array, Call, Op, int8_in_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,5 +105,5 @@ OP = Op(
     reference=reference,
     params=params,
     macs=lambda call: call.output.elements * call.input(1).shape[1],
-    kernels=portable("fully_connected"),
+    kernels=kernels("FULLY_CONNECTED", "fully_connected"),
 )

@@ -9,7 +9,8 @@ import numpy as np
 
 from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize, wrap32
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops.base import Array, Call, Op, int8_in_out, portable
+from tinydeploy.ops._families import kernels
+from tinydeploy.ops.base import Array, Call, Op, int8_in_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,5 +116,5 @@ OP = Op(
     shape=shape,
     reference=reference,
     params=params,
-    kernels=portable("mean"),
+    kernels=kernels("MEAN", "mean"),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinydeploy.plan.select import Selection
+
 ALIGNMENT = 4
 
 
@@ -54,6 +56,7 @@ class MemoryPlan:
     or what the solver proved).
     optimal: the arena equals the bound.
     scratch: offset per node that needs scratch memory.
+    selection: the kernels and layouts the plan was made for.
     """
 
     buffers: tuple[Buffer, ...]
@@ -64,6 +67,7 @@ class MemoryPlan:
     lower_bound_bytes: int
     allocator: str
     steps: int
+    selection: Selection
 
     @property
     def optimal(self) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from tinydeploy.ir import Graph, Node
-from tinydeploy.ops import Call, op_named
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import PLAIN, Call, op_named
 from tinydeploy.plan.layout import Buffer, aligned
+from tinydeploy.plan.select import Selection
 
 
 def executed(graph: Graph) -> tuple[int, ...]:
@@ -12,7 +14,9 @@ def executed(graph: Graph) -> tuple[int, ...]:
     return tuple(p for p, n in enumerate(graph.nodes) if not op_named(n.op).view)
 
 
-def buffers_of(graph: Graph) -> tuple[tuple[Buffer, ...], dict[int, int]]:
+def buffers_of(
+    graph: Graph, profile: IntegerProfile, selection: Selection
+) -> tuple[tuple[Buffer, ...], dict[int, int]]:
     """Return the buffers, and for each node with scratch memory the index of its buffer.
 
     A step is the position of a node in the graph. Inputs live from step -1, outputs to step n.
@@ -30,7 +34,7 @@ def buffers_of(graph: Graph) -> tuple[tuple[Buffer, ...], dict[int, int]]:
     for i in dict.fromkeys(graph.inputs):
         open_group(i, -1)
     for step, node in enumerate(graph.nodes):
-        reused = _reusable_input(graph, node, step, last, owner, groups)
+        reused = _reusable_input(graph, selection, node, step, last, owner, groups)
         for k, o in enumerate(node.outputs):
             if k == 0 and reused is not None:
                 owner[o] = owner[reused]
@@ -41,15 +45,15 @@ def buffers_of(graph: Graph) -> tuple[tuple[Buffer, ...], dict[int, int]]:
         Buffer(
             graph.tensors[g[0]].name,
             tuple(g),
-            aligned(max(graph.tensors[t].bytes for t in g)),
+            aligned(max(selection.layout(t).bytes(graph.tensors[t]) for t in g)),
             births[k],
             max(last[t] for t in g),
         )
         for k, g in enumerate(groups)
     ]
     scratch: dict[int, int] = {}
-    for step, node in enumerate(graph.nodes):
-        if size := op_named(node.op).scratch(Call(graph, node)):
+    for step in range(len(graph.nodes)):
+        if size := selection.scratch(graph, step, profile):
             scratch[step] = len(buffers)
             buffers.append(Buffer(f"scratch of node {step}", (), aligned(size), step, step))
     return tuple(buffers), scratch
@@ -73,6 +77,7 @@ def _last_uses(graph: Graph) -> dict[int, int]:
 
 def _reusable_input(
     graph: Graph,
+    selection: Selection,
     node: Node,
     step: int,
     last: dict[int, int],
@@ -90,6 +95,8 @@ def _reusable_input(
             continue
         if op.view:
             return i
+        if selection.layout(i) != PLAIN or selection.layout(node.outputs[0]) != PLAIN:
+            continue
         free = all(last[t] <= step for t in groups[owner[i]])
         if free and op.in_place(call, position) and graph.tensors[i].bytes == call.output.bytes:
             return i

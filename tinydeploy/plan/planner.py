@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import PROFILES, IntegerProfile
 from tinydeploy.plan.arena import allocate_greedy, check_no_overlap
 from tinydeploy.plan.exact import allocate_exact, solver_installed
 from tinydeploy.plan.layout import MemoryPlan, Segment
 from tinydeploy.plan.liveness import buffers_of, executed, lower_bound
+from tinydeploy.plan.select import Selection, portable
 
 
-def plan_layers(graph: Graph, allocator: str = "auto") -> MemoryPlan:
+def plan_layers(
+    graph: Graph,
+    allocator: str = "auto",
+    selection: Selection | None = None,
+    profile: IntegerProfile = PROFILES["litert"],
+) -> MemoryPlan:
     """Plan layer by layer: each node runs whole, its output in one buffer.
 
     allocator: "greedy", "exact" (needs the extra `solver`), or "auto": greedy, and exact where
-    greedy misses the liveness bound and the solver is installed.
+    greedy misses the liveness bound and the solver is installed. Without a selection the kernels
+    are the portable ones.
     """
-    buffers, scratch_buffers = buffers_of(graph)
+    selection = selection or portable(graph, profile)
+    buffers, scratch_buffers = buffers_of(graph, profile, selection)
     bound = lower_bound(buffers)
     offsets, total = allocate_greedy(buffers)
     used = "greedy"
@@ -32,6 +41,7 @@ def plan_layers(graph: Graph, allocator: str = "auto") -> MemoryPlan:
         bound,
         used,
         len(graph.nodes),
+        selection,
     )
 
 

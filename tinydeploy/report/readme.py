@@ -18,11 +18,12 @@ def with_tables(text: str) -> str:
 
     A block is `<!-- begin NAME -->` to `<!-- end NAME -->`; names are operators and targets.
     """
+    rows_of_ops = op_rows()
+    common = rows_of_ops[0]["requires"][0]  # stated once, above the table
     operators = [
-        {"operator": row["operator"], "supports": row["supports"],
-         "requires": " ".join(row["requires"])}
-        for row in op_rows()
-    ]  # fmt: skip
+        {**row, "requires": " ".join(r for r in row["requires"] if r != common)}
+        for row in rows_of_ops
+    ]
     for name, rows in (("operators", operators), ("targets", target_rows())):
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         block = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)

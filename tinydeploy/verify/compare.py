@@ -140,9 +140,9 @@ def write_inputs(
 
 
 def _read_tensor(machine: Machine, graph: Graph, plan: MemoryPlan, index: int) -> Array:
-    tensor = graph.tensors[index]
-    data = machine.read(plan.offset_of(index), tensor.bytes)
-    return np.frombuffer(data, tensor.dtype.numpy).reshape(tensor.shape)
+    tensor, layout = graph.tensors[index], plan.selection.layout(index)
+    data = machine.read(plan.offset_of(index), layout.bytes(tensor))
+    return layout.unpack(data, tensor)
 
 
 def _locate(

@@ -1,0 +1,194 @@
+"""Make single nodes and short chains of any shape, run them on a target, compare and count.
+
+As a program it measures: python tests/kernel_lab.py mps2-an386 pw:25,5,64,64 dw:48,48,16,1
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from tinydeploy.build.firmware import build_firmware
+from tinydeploy.codegen import Provenance, generate
+from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
+from tinydeploy.ir.graph import constant
+from tinydeploy.numerics.profile import PROFILES
+from tinydeploy.ops import Call, op_named
+from tinydeploy.ops._addsub import Attributes as AddAttributes
+from tinydeploy.ops._window import Window
+from tinydeploy.ops.fully_connected import Attributes as DenseAttributes
+from tinydeploy.pipeline import core_of
+from tinydeploy.plan.planner import plan_layers
+from tinydeploy.plan.select import Selection, select
+from tinydeploy.run.device import open_device
+from tinydeploy.targets import Target, load_target
+from tinydeploy.verify.compare import Verdict, verify
+from tinydeploy.verify.samples import random_samples
+
+
+class Net:
+    """Build a Graph node by node; every method returns the index of a tensor."""
+
+    def __init__(self, random: Generator, name: str = "lab") -> None:
+        self.random = random
+        self.name = name
+        self.tensors: list[Tensor] = []
+        self.nodes: list[Node] = []
+        self.inputs: list[int] = []
+        self.outputs: list[int] = []
+
+    def add(self, tensor: Tensor) -> int:
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def activation(self, shape: tuple[int, ...], scale: float, zero: int) -> int:
+        name = f"t{len(self.tensors)}"
+        return self.add(Tensor(name, shape, DType.INT8, Quantization((scale,), (zero,))))
+
+    def input(self, *shape: int, zero: int | None = None) -> int:
+        zero = int(self.random.choice([-128, -17, 0, 5, 127])) if zero is None else zero
+        index = self.activation((1, *shape), 0.05, zero)
+        self.inputs.append(index)
+        return index
+
+    def output(self, index: int) -> int:
+        self.outputs.append(index)
+        return index
+
+    def _weights(self, shape: tuple[int, ...], axis: int, fan_in: int) -> tuple[int, int]:
+        """Weights of varied scales, some of them extreme; bias of the size of a typical sum."""
+        channels = shape[axis]
+        data = self.random.integers(-127, 128, shape)
+        data[self.random.random(shape) < 0.02] = -128
+        scales = np.float32(0.004 * 2.0 ** self.random.uniform(-3, 3, channels))
+        q = Quantization(tuple(map(float, scales)), (0,) * channels, axis)
+        w = self.add(Tensor("w", shape, DType.INT8, q, constant(data.astype(np.int8))))
+        size = int(3000 * math.sqrt(fan_in))
+        bias = self.random.integers(-size, size + 1, channels).astype(np.int32)
+        return w, self.add(Tensor("b", (channels,), DType.INT32, None, constant(bias)))
+
+    def _finish(
+        self, op: str, inputs: list[int], attributes: Any, fan_in: int, zero: int | None
+    ) -> int:
+        """Infer the shape; the output's scale spreads the sums over the int8 range."""
+        zero = int(self.random.choice([-128, -128, 5, 0, 127])) if zero is None else zero
+        out = self.activation((1,), 0.05 * 0.004 * 60 * math.sqrt(fan_in), zero)
+        node = Node(f"{op.lower()}_{len(self.nodes)}", op, tuple(inputs), (out,), attributes)
+        self.nodes.append(node)
+        call = Call(self.graph(), node)
+        (shape,) = op_named(op).shape(call)
+        self.tensors[out] = replace(self.tensors[out], shape=shape)
+        return out
+
+    def conv(self, x: int, filters: int, kernel: tuple[int, int] = (1, 1), stride: int = 1,
+             dilation: int = 1, padding: str = "SAME", activation: str = "NONE",
+             groups: int = 1, zero: int | None = None) -> int:  # fmt: skip
+        depth = self.tensors[x].shape[3] // groups
+        fan_in = kernel[0] * kernel[1] * depth
+        w, b = self._weights((filters, *kernel, depth), 0, fan_in)
+        window = Window(stride, stride, dilation, dilation, padding, activation)
+        return self._finish("CONV_2D", [x, w, b], window, fan_in, zero)
+
+    def depthwise(self, x: int, kernel: tuple[int, int] = (3, 3), stride: int = 1,
+                  dilation: int = 1, padding: str = "SAME", activation: str = "NONE",
+                  multiplier: int = 1, zero: int | None = None,
+                  pads: tuple[int, int, int, int] | None = None) -> int:  # fmt: skip
+        channels = self.tensors[x].shape[3] * multiplier
+        w, b = self._weights((1, *kernel, channels), 3, kernel[0] * kernel[1])
+        window = Window(stride, stride, dilation, dilation, padding, activation, *(pads or ()))
+        return self._finish("DEPTHWISE_CONV_2D", [x, w, b], window, kernel[0] * kernel[1], zero)
+
+    def dense(self, x: int, units: int, activation: str = "NONE", zero: int | None = None) -> int:
+        depth = math.prod(self.tensors[x].shape)
+        w, b = self._weights((units, depth), 0, depth)
+        return self._finish(
+            "FULLY_CONNECTED", [x, w, b], DenseAttributes(activation, False), depth, zero
+        )
+
+    def plus(self, a: int, b: int) -> int:
+        return self._finish("ADD", [a, b], AddAttributes("NONE"), 1, None)
+
+    def graph(self) -> Graph:
+        return Graph(self.name, tuple(self.tensors), tuple(self.nodes), tuple(self.inputs),
+                     tuple(self.outputs))  # fmt: skip
+
+
+def run_on(
+    target: Target,
+    graph: Graph,
+    optimize: str = "balanced",
+    profile: str = "litert",
+    samples: int = 4,
+    functions: Sequence[str] = (),
+) -> tuple[Verdict, tuple[int, ...], Selection]:
+    """Build and run a graph; return the verdict, the counts per node and the kernels used.
+
+    `functions` are kernels that must have been chosen (by function name) somewhere.
+    """
+    semantics = PROFILES[profile]
+    selection = select(graph, semantics, core_of(target, optimize))
+    used = {k.function for k in selection.kernels if k}
+    assert used.issuperset(functions), f"wanted {functions}, chosen {sorted(used)}"
+    plan = plan_layers(graph, "greedy", selection, semantics)
+    generated = generate(graph, plan, semantics, Provenance("lab", "", target.name, "lab"))
+    with tempfile.TemporaryDirectory() as folder:
+        firmware = build_firmware(
+            generated.sources, target, max(plan.arena_bytes, 4), Path(folder),
+            max_steps=max(256, len(plan.segments)),
+        )  # fmt: skip
+        where = "host" if target.architecture == "host" else "qemu"
+        with open_device(firmware, target, where) as device:
+            verdict = verify(device, graph, plan, semantics, random_samples(graph, samples))
+            counts = tuple(device.to_unit(t) for t in verdict.counts)
+    return verdict, counts, selection
+
+
+def case(text: str, random: Generator) -> Graph:
+    """Return a graph from a short text: KIND:H,W,C,... as in the usage below."""
+    kind, _, numbers = text.partition(":")
+    n = [int(v) for v in numbers.split(",")]
+    net = Net(random)
+    if kind == "pw":  # height, width, channels, filters
+        net.output(net.conv(net.input(*n[:3]), n[3], zero=-128))
+    elif kind == "conv":  # height, width, channels, filters, kernel, stride
+        net.output(net.conv(net.input(*n[:3]), n[3], (n[4], n[4]), n[5], zero=-128))
+    elif kind == "dw":  # height, width, channels, stride [, kernel]: behind a pointwise one
+        k = n[4] if len(n) > 4 else 3
+        x = net.conv(net.input(n[0], n[1], 4), n[2], zero=-128)
+        net.output(net.depthwise(x, (k, k), n[3], zero=-128))
+    elif kind == "fc":  # inputs, outputs
+        net.output(net.dense(net.input(n[0]), n[1], zero=-128))
+    elif kind == "add":  # height, width, channels
+        net.output(net.plus(net.input(*n), net.input(*n)))
+    else:
+        raise SystemExit(f"unknown case {kind}: pw, conv, dw, fc, add")
+    return net.graph()
+
+
+def main() -> None:
+    """Print instructions, MAC per instruction and the kernel of each node of each case."""
+    optimize = "balanced"
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in ("speed", "balanced", "size"):
+        optimize = arguments.pop(0)
+    target = load_target(arguments[0])
+    for text in arguments[1:]:
+        graph = case(text, np.random.default_rng(0))
+        verdict, counts, selection = run_on(target, graph, optimize)
+        state = "exact" if verdict.bit_exact else f"WRONG {verdict.first_mismatch}"
+        for node, kernel, count in zip(graph.nodes, selection.kernels, counts, strict=True):
+            macs = op_named(node.op).macs(Call(graph, node))
+            name = kernel.function if kernel else ""
+            print(f"{text:24} {state} {name:28} {count:>10,} instr {macs / count:.3f} MAC/instr")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""Offer the kernels written for Armv8.1-M with MVE (Helium), best first, per operator."""
+
+from __future__ import annotations
+
+from tinydeploy.ops.base import Kernel
+
+ADD: tuple[Kernel, ...] = ()
+AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
+CONV_2D: tuple[Kernel, ...] = ()
+DEPTHWISE_CONV_2D: tuple[Kernel, ...] = ()
+FULLY_CONNECTED: tuple[Kernel, ...] = ()
+MEAN: tuple[Kernel, ...] = ()

@@ -1,0 +1,73 @@
+"""Describe how the rows of an image lie in the arena, and turn arrays into such bytes and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydeploy.ir import Tensor
+
+Array = NDArray[Any]
+Buffer: TypeAlias = bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Say where the elements of a row are; `left` and `right` count stored padding columns.
+
+    Interleaved rows hold pixel after pixel, each with all channels (HWC). Planar rows hold one
+    plane of columns after the other, one per channel (HCW): what depthwise kernels want. Padding
+    columns hold the zero point; a plane, or an interleaved row, is left + width + right columns.
+    """
+
+    planar: bool = False
+    left: int = 0
+    right: int = 0
+
+    @property
+    def plain(self) -> bool:
+        """Tell whether the bytes are those of a contiguous NHWC array."""
+        return self == PLAIN
+
+    def plane_bytes(self, tensor: Tensor) -> int:
+        """Bytes of one channel's columns in a planar row."""
+        return self.left + tensor.shape[-2] + self.right
+
+    def row_bytes(self, tensor: Tensor) -> int:
+        """Bytes from one row to the next."""
+        if self.plain:
+            return tensor.row_bytes
+        return self.plane_bytes(tensor) * tensor.shape[-1]
+
+    def first(self, tensor: Tensor) -> int:
+        """Bytes from the start of a row to its first element that is not padding."""
+        return self.left * (1 if self.planar else tensor.shape[-1]) if self.left else 0
+
+    def bytes(self, tensor: Tensor) -> int:
+        """Bytes of the whole tensor."""
+        return tensor.bytes if self.plain else self.row_bytes(tensor) * tensor.rows
+
+    def unpack(self, data: Buffer, tensor: Tensor) -> Array:
+        """Return the array whose bytes lie in this layout."""
+        flat = np.frombuffer(data, tensor.dtype.numpy)
+        if self.plain:
+            return flat.reshape(tensor.shape)
+        rows, columns, channels = tensor.rows, self.plane_bytes(tensor), tensor.shape[-1]
+        if self.planar:
+            image = flat.reshape(rows, channels, columns).transpose(0, 2, 1)
+        else:
+            image = flat.reshape(rows, columns, channels)
+        width = tensor.shape[-2]
+        return np.ascontiguousarray(image[:, self.left : self.left + width]).reshape(tensor.shape)
+
+    def __str__(self) -> str:
+        if self.plain:
+            return ""
+        order = "planar" if self.planar else "padded"
+        return f"{order} rows, {self.left}+{self.right} padding columns"
+
+
+PLAIN = Layout()

@@ -1,0 +1,132 @@
+"""Turn a Graph and a core into a kernel per node and a layout per tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import PLAIN, Call, Kernel, Layout, Op, Site, op_named
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """Name what kernels are chosen for; the empty ISA is portable C."""
+
+    isa: str = ""
+    features: frozenset[str] = frozenset()
+    optimize: str = "balanced"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Hold the chosen kernel of each node (None for views) and every layout that is not plain."""
+
+    kernels: tuple[Kernel | None, ...]
+    layouts: dict[int, Layout] = field(default_factory=dict)
+    core: Core = Core()
+
+    def layout(self, tensor: int) -> Layout:
+        return self.layouts.get(tensor, PLAIN)
+
+    def site(self, graph: Graph, position: int, profile: IntegerProfile) -> Site:
+        """Return what the kernel of a node is asked with."""
+        c = self.core
+        call = Call(graph, graph.nodes[position])
+        return Site(call, profile, c.isa, c.features, c.optimize, self.layouts)
+
+    def pad_row_bytes(self, graph: Graph, position: int) -> int:
+        """Return the size of the row of zero points that a kernel wants in its scratch memory."""
+        kernel, node = self.kernels[position], graph.nodes[position]
+        if kernel is None or not kernel.pad_row:
+            return 0
+        index = node.inputs[0]
+        size = self.layout(index or 0).row_bytes(graph.tensor(index))
+        return -(-size // 4) * 4
+
+    def scratch(self, graph: Graph, position: int, profile: IntegerProfile) -> int:
+        """Return the bytes of scratch memory of a node: its pad row, then the kernel's own."""
+        kernel = self.kernels[position]
+        if kernel is None:
+            return 0
+        own = kernel.scratch(self.site(graph, position, profile))
+        return self.pad_row_bytes(graph, position) + own
+
+
+def select(
+    graph: Graph,
+    profile: IntegerProfile,
+    core: Core = Core(),
+    preferred: Mapping[int, str] | None = None,
+) -> Selection:
+    """Return the first kernel of each node that accepts it and whose layouts can be granted.
+
+    `preferred` names the function of the kernel to use for some nodes, as tuning found them.
+    A layout is granted for a tensor when it is no input or output of the network, its producer
+    can write it, and each of its readers wants the same.
+    """
+    chosen: list[Kernel | None] = []
+    layouts: dict[int, Layout] = {}
+    border = {*graph.inputs, *graph.outputs}
+    producers = {o: p for p, n in enumerate(graph.nodes) for o in n.outputs}
+    readers: dict[int, list[int]] = {}
+    for position, node in enumerate(graph.nodes):
+        for i in node.inputs:
+            if i is not None:
+                readers.setdefault(i, []).append(position)
+    for position, node in enumerate(graph.nodes):
+        op = op_named(node.op)
+        if op.view:
+            chosen.append(None)
+            continue
+        site = Site(Call(graph, node), profile, core.isa, core.features, core.optimize, layouts)
+        wish = (preferred or {}).get(position)
+        for kernel in _candidates(op, site, wish):
+            wanted: dict[int, Layout] = {}
+            for k in op.inputs(site.call):
+                layout, index = kernel.wants(site, k), node.inputs[k]
+                if index is not None and layout != PLAIN:
+                    wanted[index] = layout
+            if all(
+                _grantable(graph, i, layout, position, border, producers, readers, chosen)
+                for i, layout in wanted.items()
+            ):
+                chosen.append(kernel)
+                layouts.update(wanted)
+                break
+    return Selection(tuple(chosen), layouts, core)
+
+
+def _candidates(op: Op, site: Site, preferred: str | None) -> list[Kernel]:
+    """Return the kernels that accept a node, the preferred one first."""
+    able = [k for k in op.kernels if k.accepts(site)]
+    return sorted(able, key=lambda k: k.function != preferred)
+
+
+def _grantable(
+    graph: Graph,
+    tensor: int,
+    layout: Layout,
+    reader: int,
+    border: set[int],
+    producers: Mapping[int, int],
+    readers: Mapping[int, list[int]],
+    chosen: list[Kernel | None],
+) -> bool:
+    """Tell whether a tensor can have a layout that its only reader wants."""
+    if tensor in border or tensor not in producers or readers[tensor] != [reader]:
+        return False
+    if len(graph.tensors[tensor].shape) != 4:
+        return False
+    position = producers[tensor]
+    kernel, node = chosen[position], graph.nodes[position]
+    op = op_named(node.op)
+    if kernel is None or op.region(Call(graph, node)) is None:
+        return False
+    return kernel.planar_output if layout.planar else True
+
+
+def portable(graph: Graph, profile: IntegerProfile) -> Selection:
+    """Return the portable C kernels, everything in plain layout."""
+    return select(graph, profile, Core())
