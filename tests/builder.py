@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -245,9 +244,3 @@ def _code(b: Any, code: int, custom: str | None, version: int) -> int:
         "Version": version,
     }
     return _table(b, "OperatorCode", fields)
-
-
-def patched(content: bytes, pattern: bytes, replacement: bytes) -> bytes:
-    """Return the file with every occurrence of a byte pattern replaced by one as long."""
-    assert len(pattern) == len(replacement) and pattern in content
-    return re.sub(re.escape(pattern), lambda _: replacement, content)

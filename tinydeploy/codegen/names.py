@@ -10,14 +10,19 @@ def identifier(name: str, limit: int = 40) -> str:
     text = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:limit].rstrip("_")
     if not text or text[0].isdigit():
         text = f"model_{text}".rstrip("_")
-    # Words that a C or C++ compiler, or a file system, keeps for itself.
-    return f"{text}_model" if text in _RESERVED else text
+    # Words that a compiler or a file system keeps for itself, headers of the C library that
+    # <name>.h would hide, and names of files that stand beside the generated ones.
+    taken = text in _RESERVED or text in _HEADERS
+    if taken or text.startswith("td_") or text.endswith(("_kernels", "_weights")):
+        return f"{text}_model"
+    return text
 
 
 def comment(text: str, limit: int = 80) -> str:
     """Return text that cannot end a C comment, continue a line or leave printable ASCII."""
-    clean = re.sub(r"[^\x20-\x7e]", "?", text)[:limit]
-    return clean.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/").replace("??", "? ?")
+    clean = re.sub(r"[^\x20-\x7e]", "?", text)[:limit].replace("\\", "/")
+    # A space between the two characters of */ and /* and of any trigraph, overlapping or not.
+    return re.sub(r"\*(?=/)|/(?=\*)|\?(?=\?)", lambda m: m[0] + " ", clean)
 
 
 # fmt: off
@@ -28,6 +33,12 @@ _RESERVED = frozenset((
     "extern", "register", "volatile", "inline", "goto", "continue", "class", "new", "delete",
     "this", "template", "typename", "public", "private", "protected", "virtual", "friend",
     "operator", "using", "namespace", "try", "catch", "throw", "bool", "true", "false", "and",
-    "or", "not", "xor", "asm", "export", "import", "module",
+    "or", "not", "xor", "asm", "export", "import", "module", "firmware_model", "start",
+))
+_HEADERS = frozenset((
+    "assert", "complex", "ctype", "errno", "fenv", "inttypes", "iso646", "limits", "locale", "math",
+    "setjmp", "signal", "stdalign", "stdarg", "stdatomic", "stdbool", "stddef", "stdint", "stdio",
+    "stdlib", "stdnoreturn", "string", "strings", "tgmath", "threads", "time", "uchar", "unistd",
+    "wchar", "wctype", "features", "endian", "alloca", "memory", "new", "limits", "pthread",
 ))
 # fmt: on

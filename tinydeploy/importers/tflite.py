@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import stat
 import struct
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydeploy.errors import ModelError
+from tinydeploy.importers.operands import check_operands
 from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.ir.verify import verify_graph
@@ -28,12 +30,14 @@ from tinydeploy.ops.base import run_checks
 MAX_FILE_BYTES = 64 << 20
 MAX_NODES = 10_000
 MAX_TENSORS = 50_000
-MAX_ELEMENTS = 1 << 26
+MAX_ELEMENTS = 1 << 24  # of one tensor
+# Beyond these no real network goes, and products of two scales leave float32.
+MIN_SCALE, MAX_SCALE = 2.0**-62, 2.0**62
 MAX_RANK = 8
 
 # What reading a damaged flatbuffer may raise.
 _DAMAGE = (
-    struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, KeyError,
+    struct.error, IndexError, ValueError, TypeError, AttributeError, ArithmeticError, KeyError,
     MemoryError,
 )  # fmt: skip
 
@@ -43,7 +47,11 @@ _ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
 def read_file(path: Path) -> Graph:
     """Read a .tflite file; raises ModelError when it is unreadable, damaged or unsupported."""
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            # A directory, or a pipe or device that might never end.
+            raise ModelError("the model is not a file", where=str(path))
+        size = status.st_size
         if size > MAX_FILE_BYTES:
             raise ModelError(
                 "the model file is too large for a microcontroller",
@@ -51,10 +59,9 @@ def read_file(path: Path) -> Graph:
                 where=str(path),
             )
         data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            "the model file cannot be read", error.strerror or str(error), where=str(path)
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelError("the model file cannot be read", reason, where=str(path)) from error
     return read_bytes(data, path.stem)
 
 
@@ -67,7 +74,7 @@ def read_bytes(data: bytes, name: str) -> Graph:
             "give a TensorFlow Lite flatbuffer",
         )
     try:
-        graph = _Reader(data, name).graph()
+        graph = _Reader(data, safe_text(name.encode("utf-8", "replace"))).graph()
     except _DAMAGE as error:
         detail = str(error).splitlines()[0][:120] if str(error) else ""
         raise ModelError(
@@ -228,6 +235,7 @@ class _Reader:
             draft = Node(label, op.name, new_ins, new_outs)
             node = replace(draft, attributes=op.parse(reader))
             call = Call(partial.replace(tensors=tuple(tensors)), node)
+            check_operands(op, call)
             run_checks(op, call)
             for j, shape in zip(new_outs, op.shape(call), strict=True):
                 _check_shape(shape, tensors[j].name)
@@ -323,8 +331,9 @@ class _Reader:
             points = np.asarray(q.ZeroPointAsNumpy(), np.int64)
         if dtype in (DType.INT8, DType.UINT8):
             low, high = dtype.bounds
-            if not np.all(np.isfinite(scales)) or np.any(scales <= 0):
-                raise ModelError("a scale is not a positive number", where=name)
+            # Written so that NaN fails.
+            if not np.all((scales >= MIN_SCALE) & (scales <= MAX_SCALE)):
+                raise ModelError("a scale is not a positive number of usual size", where=name)
             if points.min() < low or points.max() > high or len(points) not in (1, length):
                 raise ModelError(
                     f"a zero point is outside {dtype.value}", f"{points.min()}..{points.max()}",

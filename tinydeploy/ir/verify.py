@@ -10,7 +10,8 @@ def verify_graph(graph: Graph) -> None:
     """Raise ModelError unless every value is produced once, before its first use.
 
     Checked: indices in range, no cycle (execution order), one producer per tensor, constants and
-    graph inputs never written, outputs produced, constant data of the declared shape and type.
+    graph inputs never written, inputs distinct, outputs produced, constant data of the declared
+    shape and type.
     """
     count = len(graph.tensors)
     ready = set(graph.inputs)
@@ -18,6 +19,13 @@ def verify_graph(graph: Graph) -> None:
         if not 0 <= index < count:
             raise ModelError(
                 "the graph names a tensor that does not exist", f"index {index} of {count}"
+            )
+    if len(set(graph.inputs)) != len(graph.inputs):
+        raise ModelError("the graph names an input twice", f"{list(graph.inputs)}")
+    for index in graph.inputs:
+        if graph.tensors[index].constant:
+            raise ModelError(
+                "an input of the graph is a constant", f"'{graph.tensors[index].name}'"
             )
     for index, tensor in enumerate(graph.tensors):
         if tensor.data is not None:

@@ -1,0 +1,81 @@
+"""Turn what a file claims about an operator's operands into a refusal when nothing can rely on it.
+
+Operators check what they support (ops/*.py, `checks`); here are the claims that hold for all.
+"""
+
+from __future__ import annotations
+
+from tinydeploy.errors import ModelError
+from tinydeploy.ops import Call, Op
+from tinydeploy.ops import _pool as pool
+from tinydeploy.ops import _window as window
+
+# Axis of the output channels in the weights, and which input may be left out: the bias.
+_WEIGHTS_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+_BIAS = 2
+# Elements of an image with its padding; the reference holds them as 64-bit integers.
+_MAX_PADDED_ELEMENTS = 1 << 24
+
+
+def check_operands(op: Op, call: Call) -> None:
+    """Raise ModelError unless all operands are there and are of the kind every operator expects."""
+    where = call.node.name
+    inputs = call.inputs
+    weighted = op.name in _WEIGHTS_AXIS
+    for position in range(max(len(inputs), 2 if weighted else 1)):
+        absent = position >= len(inputs) or inputs[position] is None
+        if absent and not (weighted and position == _BIAS):
+            raise ModelError(
+                f"{op.name} lacks an input that it needs", f"input {position}", "", where
+            )
+    for position in op.inputs(call):
+        if position >= len(inputs):
+            raise ModelError(
+                f"{op.name} lacks an input that it needs", f"input {position}", "", where
+            )
+        tensor = call.input(position)
+        if not tensor.constant:
+            continue
+        if tensor.dtype.value != "int8":
+            raise ModelError(
+                f"{op.name} reads a constant that is not int8", tensor.dtype.value, "", where
+            )
+        if tensor.quantization is None or tensor.quantization.per_channel:
+            raise ModelError(f"{op.name} reads a constant without one scale", "", "", where)
+    if weighted:
+        _check_axis(call, _WEIGHTS_AXIS[op.name])
+    _check_padding(op, call)
+
+
+def _check_axis(call: Call, axis: int) -> None:
+    quantization = call.input(1).quantization
+    if quantization is not None and quantization.per_channel and quantization.axis != axis:
+        raise ModelError(
+            "weights are not quantised along their output channels",
+            f"axis {quantization.axis}, which should be {axis}",
+            where=call.node.name,
+        )
+
+
+def _check_padding(op: Op, call: Call) -> None:
+    """Refuse windows that reach so far beyond the image that it is nearly all padding."""
+    attributes = call.attributes
+    if isinstance(attributes, window.Window):
+        sizes = tuple(call.input(1).shape[1:3])
+        dilations = (attributes.dilation_h, attributes.dilation_w)
+    elif isinstance(attributes, pool.Attributes):
+        sizes, dilations = (attributes.kernel_h, attributes.kernel_w), (1, 1)
+    else:
+        return
+    image = call.input().shape
+    if len(image) != 4 or len(sizes) != 2:
+        return  # the operator's own checks say so better
+    padded = image[3]
+    for size, kernel, dilation in zip(image[1:3], sizes, dilations, strict=True):
+        padded *= size + (kernel - 1) * dilation
+    if padded > _MAX_PADDED_ELEMENTS:
+        raise ModelError(
+            f"{op.name} with a window that reaches too far is not supported",
+            f"{list(sizes)} with dilation {list(dilations)} over {list(image[1:3])}",
+            where=call.node.name,
+        )
