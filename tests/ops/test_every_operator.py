@@ -27,7 +27,7 @@ from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import Call, op_named, registry
 from tinydeploy.passes import run_passes
 from tinydeploy.verify.litert import LiteRt
-from tinydeploy.verify.reference import run_all
+from tinydeploy.ops.execute import run_all
 
 Array = NDArray[Any]
 OPERATORS = sorted(registry())

@@ -4,50 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tinydeploy.errors import ModelError
-from tinydeploy.ir import DType, Graph
-from tinydeploy.ir.dump import describe_tensor
+import numpy as np
+
+from tinydeploy.ir import Graph
 from tinydeploy.ir.verify import verify_graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, op_named
 from tinydeploy.ops.base import run_checks
+from tinydeploy.ops.execute import run_outputs
 from tinydeploy.passes.border import fold_float_border
+from tinydeploy.passes.channels import remove_channels
 from tinydeploy.passes.fold import fold_constants
+from tinydeploy.passes.pads import fold_pads
 from tinydeploy.passes.prune import remove_unused
+from tinydeploy.passes.views import find_views
 
-PASSES: tuple[Callable[[Graph, IntegerProfile], Graph], ...] = (
-    fold_float_border,
-    fold_constants,
-    remove_unused,
-)
+# Larger networks fit no microcontroller; running one here could take gigabytes.
+_MAX_PROVED = 1 << 23
+
+Pass = Callable[[Graph, IntegerProfile], Graph]
+
+# First what makes the network integer only and legal, then what makes it cheaper.
+LEGALISE: tuple[Pass, ...] = (fold_float_border, fold_constants, remove_unused)
+PASSES: tuple[Pass, ...] = (find_views, fold_pads, remove_channels, remove_unused)
 
 
-def run_passes(graph: Graph, profile: IntegerProfile) -> Graph:
-    """Apply PASSES in order and check the graph's and the operators' invariants after each.
+def run_passes(graph: Graph, profile: IntegerProfile, *, optimise: bool = True) -> Graph:
+    """Apply the passes in order; each must leave the outputs of a random input as they are.
 
-    Raises ModelError when a node remains that no operator accepts, or an input or output that is
-    not int8.
+    Raises ModelError when a node remains that no operator accepts.
     """
-    for rewrite in PASSES:
+    for rewrite in LEGALISE:
         graph = rewrite(graph, profile)
         verify_graph(graph)
     for node in graph.nodes:
         run_checks(op_named(node.op), Call(graph, node))
-    _check_interface(graph)
+    for rewrite in PASSES if optimise else ():
+        before, graph = graph, rewrite(graph, profile)
+        _prove(before, graph, profile, rewrite.__name__)
     return graph
 
 
-def _check_interface(graph: Graph) -> None:
-    """Raise ModelError unless every input and output is int8 with one scale and zero point.
-
-    The operators check the tensors they read; an input may be read by none.
-    """
-    for what, indices in (("input", graph.inputs), ("output", graph.outputs)):
-        for tensor in (graph.tensors[i] for i in indices):
-            quantization = tensor.quantization
-            if tensor.dtype is not DType.INT8 or quantization is None or quantization.per_channel:
-                raise ModelError(
-                    f"an {what} of the model is not int8 with one scale",
-                    f"'{tensor.name}' is {describe_tensor(tensor)}",
-                    "quantise the model to int8 before deploying it",
-                )
+def _prove(before: Graph, after: Graph, profile: IntegerProfile, name: str) -> None:
+    """Check the invariants of a rewritten graph, and its outputs against those before."""
+    verify_graph(after)
+    for node in after.nodes:
+        call = Call(after, node)
+        run_checks(op_named(node.op), call)
+        shapes = [t.shape for t in call.outputs]
+        assert op_named(node.op).shape(call) == shapes, f"{name} broke the shapes of {node.name}"
+    if after.nodes == before.nodes or sum(t.elements for t in before.tensors) > _MAX_PROVED:
+        return
+    random = np.random.default_rng(0)
+    inputs = [
+        random.integers(-128, 128, before.tensors[i].shape).astype(np.int8) for i in before.inputs
+    ]
+    pairs = zip(
+        run_outputs(before, inputs, profile), run_outputs(after, inputs, profile), strict=True
+    )
+    assert all((a == b).all() for a, b in pairs), f"{name} changed a result"

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops.execute import run_all
 from tinydeploy.plan.layout import MemoryPlan
-from tinydeploy.verify.reference import run_all
 from tinydeploy.verify.samples import Samples, as_declared
 
 Array = NDArray[Any]

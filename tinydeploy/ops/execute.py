@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops import Call, op_named
+from tinydeploy.ops import op_named
+from tinydeploy.ops.base import Call
 
 Array = NDArray[Any]
 
