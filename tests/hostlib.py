@@ -80,7 +80,7 @@ def compile_all(
     All files are joined into one translation unit, their private symbols renamed and equal
     kernels compiled once: starting the compiler for every file would take most of the time.
     """
-    plans = plans if plans is not None else [plan_layers(g) for g in graphs]
+    plans = plans or [plan_layers(g, profile=profile) for g in graphs]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         joined = []
