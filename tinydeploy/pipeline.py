@@ -20,6 +20,7 @@ from tinydeploy.errors import FitError, UsageError
 from tinydeploy.importers.tflite import read_file
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile, profile_named
+from tinydeploy.ops.execute import total_macs
 from tinydeploy.passes import run_passes
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.planner import peak_step, plan_layers
@@ -64,12 +65,7 @@ class Prepared:
     graph: Graph
     plan: MemoryPlan
     profile: IntegerProfile
-
-    @property
-    def macs(self) -> int:
-        from tinydeploy.ops import Call, op_named
-
-        return sum(op_named(n.op).macs(Call(self.graph, n)) for n in self.graph.nodes)
+    macs: int  # of the model as given, before passes dropped work
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +108,13 @@ def prepare(
     semantics = profile_named(profile)
     with clock.stage("import"):
         graph = read_file(path)
+        macs = total_macs(graph)
     with clock.stage("passes"):
         graph = run_passes(graph, semantics)
     with clock.stage("plan"):
         selection = select(graph, semantics, core or Core())
         plan = plan_layers(graph, allocator, selection, semantics)
-    return Prepared(path, graph, plan, semantics)
+    return Prepared(path, graph, plan, semantics, macs)
 
 
 def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> GeneratedModel:

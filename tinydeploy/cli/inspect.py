@@ -20,11 +20,11 @@ def command(
     """Show inputs, outputs, operators and work of MODEL; -v lists every node."""
     from tinydeploy.importers.tflite import read_file
     from tinydeploy.ir.dump import describe_tensor, dump_graph
-    from tinydeploy.ops import Call, op_named
+    from tinydeploy.ops.execute import total_macs
 
     graph = read_file(model)
     kinds = Counter(node.op for node in graph.nodes)
-    macs = sum(op_named(n.op).macs(Call(graph, n)) for n in graph.nodes)
+    macs = total_macs(graph)
     weights = sum(t.bytes for t in graph.tensors if t.constant)
     figures: dict[str, Any] = {
         "model": {"name": model.name, "sha256": graph.source_sha256, "macs": macs},

@@ -41,7 +41,8 @@ def finish(
 ) -> Document:
     """Print the document, keep it in the output folder, and name a mismatch on stderr."""
     document = assemble(
-        prepared.graph, prepared.plan, prepared.profile, prepared.path.name, clock.stages,
+        prepared.graph, prepared.plan, prepared.profile, prepared.path.name, prepared.macs,
+        clock.stages,
         target, firmware, samples, measured.verdict, measured.unit, measured.counts,
         measured.stack_bytes,
     )  # fmt: skip

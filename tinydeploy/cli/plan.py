@@ -42,7 +42,13 @@ def command(
         except OSError as error:
             raise UsageError(f"cannot write {svg}", error.strerror or "") from error
     document = assemble(
-        prepared.graph, prepared.plan, prepared.profile, model.name, clock.stages, board
+        prepared.graph,
+        prepared.plan,
+        prepared.profile,
+        model.name,
+        prepared.macs,
+        clock.stages,
+        board,
     )
 
     def show(console: Any) -> None:

@@ -39,3 +39,8 @@ def run_outputs(graph: Graph, inputs: Sequence[Array], profile: IntegerProfile) 
     """Return the graph's outputs only."""
     values = run_all(graph, inputs, profile)
     return [values[i] for i in graph.outputs]
+
+
+def total_macs(graph: Graph) -> int:
+    """Return the multiply-accumulates of one inference."""
+    return sum(op_named(n.op).macs(Call(graph, n)) for n in graph.nodes)

@@ -34,7 +34,9 @@ def float_table(scale: float, zero_point: int) -> Array:
     with np.errstate(over="ignore"):
         power = np.exp(-real.astype(np.float64)).astype(np.float32)
     share = np.float32(1) / (np.float32(1) + power) * np.float32(256)
-    return np.clip(np.floor(share.astype(np.float64) + 0.5) - 128, -128, 127).astype(np.int8)
+    rounded = np.floor(share.astype(np.float64) + 0.5)
+    table: Array = np.clip(rounded - 128, -128, 127).astype(np.int8)
+    return table
 
 
 def _table(call: Call, profile: IntegerProfile) -> Array:

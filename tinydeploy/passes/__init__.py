@@ -15,6 +15,7 @@ from tinydeploy.ops.execute import run_outputs
 from tinydeploy.passes.border import fold_float_border
 from tinydeploy.passes.channels import remove_channels
 from tinydeploy.passes.fold import fold_constants
+from tinydeploy.passes.interface import check_interface
 from tinydeploy.passes.pads import fold_pads
 from tinydeploy.passes.prune import remove_unused
 from tinydeploy.passes.views import find_views
@@ -32,13 +33,15 @@ PASSES: tuple[Pass, ...] = (find_views, fold_pads, remove_channels, remove_unuse
 def run_passes(graph: Graph, profile: IntegerProfile, *, optimise: bool = True) -> Graph:
     """Apply the passes in order; each must leave the outputs of a random input as they are.
 
-    Raises ModelError when a node remains that no operator accepts.
+    Raises ModelError when a node remains that no operator accepts, or an input or output that is
+    not int8.
     """
     for rewrite in LEGALISE:
         graph = rewrite(graph, profile)
         verify_graph(graph)
     for node in graph.nodes:
         run_checks(op_named(node.op), Call(graph, node))
+    check_interface(graph)
     for rewrite in PASSES if optimise else ():
         before, graph = graph, rewrite(graph, profile)
         _prove(before, graph, profile, rewrite.__name__)

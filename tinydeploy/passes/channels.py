@@ -77,7 +77,7 @@ def _has_padding(g: Geometry) -> bool:
 
 
 def _intervals(graph: Graph, profile: IntegerProfile) -> dict[int, Interval]:
-    """Return the values that each channel can take; operators not known here give the full range."""
+    """Return the values that each channel can take; unknown operators give the full range."""
     found: dict[int, Interval] = {}
 
     def of(index: int) -> Interval:
@@ -159,7 +159,8 @@ def _removable(graph: Graph, intervals: dict[int, Interval]) -> dict[int, Array]
             for reader in readers.get(index, []):
                 gone[index] &= _unneeded_by(graph, reader, index, intervals, gone)
             if _channelwise(Call(graph, node)):
-                gone[index] &= gone.get(node.inputs[0] or 0, np.zeros_like(gone[index]))
+                keep_all = np.zeros_like(gone[index])
+                gone[index] &= gone.get(node.inputs[0] or 0, keep_all)
             if gone[index].all():
                 gone[index][0] = False
     return {i: mask for i, mask in gone.items() if mask.any()}
@@ -183,9 +184,11 @@ def _unneeded_by(
     unread: Array = ~weights[kept].any(axis=(0, 1, 2))
     if index in intervals:
         interval = intervals[index]
-        at_zero = interval.low == graph.tensors[index].zero_point
-        foldable = at_zero | (not _has_padding(convolution(call)))
-        unread = unread | (interval.constant & foldable)
+        # Next to padding, only the constant that padding has is the same for every window.
+        foldable = interval.constant.copy()
+        if _has_padding(convolution(call)):
+            foldable &= interval.low == graph.tensors[index].zero_point
+        unread = np.logical_or(unread, foldable)
     return unread
 
 

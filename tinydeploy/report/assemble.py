@@ -22,6 +22,7 @@ def assemble(
     plan: MemoryPlan,
     profile: IntegerProfile,
     model_name: str,
+    model_macs: int,
     stages: list[tuple[str, float]],
     target: Target | None = None,
     firmware: Firmware | None = None,
@@ -34,7 +35,7 @@ def assemble(
     """Return the document of whatever stages have run so far."""
     macs = {p: op_named(n.op).macs(Call(graph, n)) for p, n in enumerate(graph.nodes)}
     return doc.Document(
-        model=doc.Model(name=model_name, sha256=graph.source_sha256, macs=sum(macs.values())),
+        model=doc.Model(name=model_name, sha256=graph.source_sha256, macs=model_macs),
         target=target.name if target else None,
         profile=profile.name,
         memory=_memory(plan, firmware, stack_bytes),
