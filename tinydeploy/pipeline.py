@@ -25,7 +25,8 @@ from tinydeploy.passes import run_passes
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.planner import peak_step, plan_layers
 from tinydeploy.plan.select import Core, select
-from tinydeploy.run.device import Device, open_device
+from tinydeploy.run.device import Device, Where, open_device
+from tinydeploy.run.qemu import Link
 from tinydeploy.targets import Target, load_target
 from tinydeploy.verify.compare import Verdict, verify, write_inputs
 from tinydeploy.verify.samples import Samples
@@ -76,6 +77,20 @@ class Measured:
     unit: str
     counts: tuple[int, ...]
     stack_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Say where to run: an emulator, this computer or a board's port.
+
+    `timeout` is the longest silence of the device, in seconds; `link` is how an emulator is
+    reached.
+    """
+
+    where: Where | None = None
+    port: str | None = None
+    timeout: float = 60.0
+    link: Link = "semihosting"
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -232,12 +247,10 @@ def run(
     target: Target,
     samples: Samples,
     clock: Clock,
-    where: str | None = None,
-    port: str | None = None,
-    timeout: float = 60.0,
+    place: Place = Place(),
 ) -> Measured:
     """Run all samples on the device, compare every output bit and count per step."""
-    with clock.stage("verify") as progress, device(firmware, target, where, port, timeout) as dev:
+    with clock.stage("verify") as progress, device(firmware, target, place) as dev:
         verdict = verify(dev, prepared.graph, prepared.plan, prepared.profile, samples, progress)
         counts = tuple(dev.to_unit(t) for t in verdict.counts)
         return Measured(verdict, dev.unit, counts, dev.stack_used())
@@ -250,12 +263,10 @@ def profile(
     samples: Samples,
     runs: int,
     clock: Clock,
-    where: str | None = None,
-    port: str | None = None,
-    timeout: float = 60.0,
+    place: Place = Place(),
 ) -> Measured:
     """Verify one sample, then run it `runs` times in all; counts are each step's median."""
-    with clock.stage("profile") as progress, device(firmware, target, where, port, timeout) as dev:
+    with clock.stage("profile") as progress, device(firmware, target, place) as dev:
         verdict = verify(dev, prepared.graph, prepared.plan, prepared.profile, samples)
         ticks = [verdict.counts]
         for k in range(1, runs):
@@ -267,11 +278,8 @@ def profile(
         return Measured(verdict, dev.unit, counts, dev.stack_used())
 
 
-def device(
-    firmware: Firmware, target: Target, where: str | None, port: str | None, timeout: float
-) -> Device:
+def device(firmware: Firmware, target: Target, place: Place) -> Device:
     """Open the device that runs a firmware: a port if one is named, else the target's own place."""
-    place = where or ("board" if port else "host" if target.architecture == "host" else "qemu")
-    if place not in ("qemu", "host", "board"):
-        raise UsageError(f"unknown place '{place}'", "known: qemu, host, board")
-    return open_device(firmware, target, place, port, timeout)  # type: ignore[arg-type]
+    own: Where = "host" if target.architecture == "host" else "qemu"
+    where: Where = place.where or ("board" if place.port else own)
+    return open_device(firmware, target, where, place.port, place.timeout, place.link)

@@ -25,7 +25,7 @@ from tinydeploy.cli import options
 @options.common
 def command(
     model: Path, target: str, out: Path | None, inputs: Path | None, expect: Path | None,
-    seed: int, samples: int | None, where: str | None, port: str | None, timeout: float,
+    seed: int, samples: int | None, where: Any, port: str | None, timeout: float, link: Any,
     profile: str, allocator: str, optimize: str, optimisation: str, as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
@@ -54,7 +54,9 @@ def command(
             if out:
                 svg = memory_map_svg(prepared.graph, prepared.plan)
                 (out / "memory.svg").write_text(svg, encoding="utf-8")
-            measured = pipeline.run(prepared, firmware, board, chosen, clock, where, port, timeout)
+            measured = pipeline.run(
+                prepared, firmware, board, chosen, clock, pipeline.Place(where, port, timeout, link)
+            )
         screen = options.Screen(as_json, verbose, color)
         document: Any = finish(screen, prepared, board, firmware, chosen, measured, clock, out)
     return 0 if document.verify.bit_exact else 7

@@ -73,6 +73,10 @@ def placing(function: F) -> F:
                      help="Longest silence of the device, in seconds."),
         click.option("--port", metavar="URL", default=None,
                      help="Serial port of a board: /dev/ttyACM0, COM3, socket://, rfc2217://."),
+        click.option("--link", type=click.Choice(["semihosting", "uart"]), default="semihosting",
+                     show_default=True,
+                     help="How frames reach QEMU: its debug channel, or its emulated UART "
+                     "(the very path of a board, but 40 kB/s)."),
         click.option("--where", type=click.Choice(["qemu", "host", "board"]), default=None,
                      help="Where to run; by default where the target is."),
     ):  # fmt: skip

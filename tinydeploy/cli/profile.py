@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,7 +17,7 @@ from tinydeploy.cli import options
 @options.placing
 @options.common
 def command(
-    folder: Path, runs: int, where: str | None, port: str | None, timeout: float, as_json: bool,
+    folder: Path, runs: int, where: Any, port: str | None, timeout: float, link: Any, as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
     """Count what each node of the firmware in FOLDER costs: instructions in an emulator,
@@ -31,7 +32,13 @@ def command(
         firmware = load_firmware(folder, target)
         chosen = choose_samples(prepared.graph, None, None, 1, 0)
         measured = pipeline.profile(
-            prepared, firmware, target, chosen, runs, clock, where, port, timeout
+            prepared,
+            firmware,
+            target,
+            chosen,
+            runs,
+            clock,
+            pipeline.Place(where, port, timeout, link),
         )
     screen = options.Screen(as_json, verbose, color)
     finish(screen, prepared, target, firmware, chosen, measured, clock, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,7 +17,7 @@ from tinydeploy.cli import options
 @options.common
 def command(
     folder: Path, inputs: Path | None, expect: Path | None, seed: int, samples: int | None,
-    where: str | None, port: str | None, timeout: float, as_json: bool, verbose: bool,
+    where: Any, port: str | None, timeout: float, link: Any, as_json: bool, verbose: bool,
     quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
     """Run the firmware in FOLDER (made by 'deploy --out') and compare every output bit.
@@ -32,7 +33,9 @@ def command(
         prepared, target, _ = pipeline.reopen(folder, clock)
         firmware = load_firmware(folder, target)
         chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)
-        measured = pipeline.run(prepared, firmware, target, chosen, clock, where, port, timeout)
+        measured = pipeline.run(
+            prepared, firmware, target, chosen, clock, pipeline.Place(where, port, timeout, link)
+        )
     screen = options.Screen(as_json, verbose, color)
     document = finish(screen, prepared, target, firmware, chosen, measured, clock, None)
     return 0 if measured.verdict.bit_exact and document else 7

@@ -181,14 +181,14 @@ def _unneeded_by(
     weights = call.input(1).data
     assert weights is not None
     kept = ~gone.get(reader.outputs[0], np.zeros(weights.shape[0], bool))
-    unread: Array = ~weights[kept].any(axis=(0, 1, 2))
+    unread: Array = np.asarray(~weights[kept].any(axis=(0, 1, 2)))
     if index in intervals:
         interval = intervals[index]
         # Next to padding, only the constant that padding has is the same for every window.
         foldable = interval.constant.copy()
         if _has_padding(convolution(call)):
             foldable &= interval.low == graph.tensors[index].zero_point
-        unread = np.logical_or(unread, foldable)
+        unread |= foldable
     return unread
 
 
