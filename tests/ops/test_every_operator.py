@@ -25,9 +25,9 @@ from tinydeploy.ir import Graph
 from tinydeploy.numerics.fixedpoint import dequantize
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import Call, op_named, registry
+from tinydeploy.ops.execute import run_all, run_outputs
 from tinydeploy.passes import run_passes
 from tinydeploy.verify.litert import LiteRt
-from tinydeploy.ops.execute import run_all
 
 Array = NDArray[Any]
 OPERATORS = sorted(registry())
@@ -97,6 +97,18 @@ def check_shapes(model: draw.Model, graph: Graph, inputs: list[Array]) -> None:
         assert value.dtype == tensor.dtype.numpy, model.text
 
 
+def check_passes(model: draw.Model, graph: Graph, sets: list[list[Array]]) -> None:
+    """Compare the outputs of the graph with those of the optimised one."""
+    for profile in PROFILES.values():
+        optimised = run_passes(read_bytes(model.content, "m"), profile)
+        for inputs in sets:
+            pairs = zip(
+                run_outputs(graph, inputs, profile), run_outputs(optimised, inputs, profile),
+                strict=True,
+            )  # fmt: skip
+            assert all(np.array_equal(a, b) for a, b in pairs), f"{model.text}: optimised"
+
+
 def check_rows(random: Generator, model: draw.Model, graph: Graph, inputs: list[Array]) -> None:
     """Overwrite the input rows that `region` does not name: the output row must not change."""
     profile = PROFILES["litert"]
@@ -136,11 +148,12 @@ def check_all(op: str, models: list[draw.Model], seed: int, capfd: Any) -> None:
     for k, model in enumerate(models):
         imported = read_bytes(model.content, f"m{k}")
         assert op in {n.op for n in imported.nodes}, model.text
-        graph = run_passes(imported, PROFILES["litert"])
+        graph = run_passes(imported, PROFILES["litert"], optimise=False)
         sets.append(inputs_of(random, graph))
         check_against_litert(model, graph, sets[k])
         check_shapes(model, graph, sets[k][0])
         check_rows(random, model, graph, sets[k][0])
+        check_passes(model, graph, sets[k])
     for profile in PROFILES.values():
         graphs = [run_passes(read_bytes(m.content, f"m{k}"), profile) for k, m in enumerate(models)]
         compiled = compile_all(graphs, profile, flags=SANITIZE)
@@ -186,11 +199,11 @@ def test_every_operator_has_models() -> None:
 @pytest.mark.parametrize("op", [op for op in OPERATORS if registry()[op].kernels])
 def test_parameters_mirror_the_c_struct(op: str) -> None:
     """The fields of the Params dataclass are those of the C struct, in order and of its types."""
-    for kernel in registry()[op].kernels:
-        text = (resources.folder("templates") / "ops" / f"{kernel.template}.c.j2").read_text()
-        fields = struct_fields(text, f"{kernel.function}_params")
-        model = next(iter(models_of(op).fixed()))
-        graph = run_passes(read_bytes(model.content, "m"), PROFILES["litert"])
+    portable = registry()[op].kernels[-1]
+    text = (resources.folder("templates") / "ops" / f"{portable.template}.c.j2").read_text()
+    fields = struct_fields(text, f"{portable.function}_params")
+    for model in models_of(op).fixed():
+        graph = run_passes(read_bytes(model.content, "m"), PROFILES["litert"], optimise=False)
         call = Call(graph, next(n for n in graph.nodes if n.op == op))
         params = registry()[op].params(call, PROFILES["litert"])
         assert [f.name for f in dataclasses.fields(params)] == [name for name, _ in fields]

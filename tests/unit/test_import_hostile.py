@@ -22,9 +22,9 @@ from tinydeploy.errors import ModelError
 from tinydeploy.importers.tflite import read_bytes, read_file
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import PROFILES
+from tinydeploy.ops.execute import run_all
 from tinydeploy.passes import run_passes
 from tinydeploy.plan.planner import plan_layers
-from tinydeploy.verify.reference import run_all
 
 LITERT = PROFILES["litert"]
 SECONDS = 3.0  # per file; mostly milliseconds, but machines are shared

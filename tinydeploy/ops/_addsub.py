@@ -42,6 +42,7 @@ class Params:
     b_offset: int
     b_multiplier: int
     b_shift: int
+    b_sign: int
     out_offset: int
     out_multiplier: int
     out_shift: int
@@ -61,7 +62,7 @@ def params(call: Call, sign: int) -> Params:
     low, high = window.clamp_range(call.attributes.activation, output)
     return Params(
         *elementwise.strides(call),
-        -a.zero_point, a_multiplier, a_shift, -b.zero_point, sign * b_multiplier, b_shift,
+        -a.zero_point, a_multiplier, a_shift, -b.zero_point, b_multiplier, b_shift, sign,
         output.zero_point, out_multiplier, out_shift, low, high,
     )  # fmt: skip
 
@@ -87,7 +88,8 @@ def _reference(sign: int) -> Callable[[Call, list[Array], IntegerProfile], list[
                 (x.astype(np.int64) + offset) << LEFT_SHIFT, multiplier, shift, single=False
             )
 
-        total = scaled(values[0], p.a_offset, p.a_multiplier, p.a_shift) + scaled(
+        # The sign comes after the rounding: halves round up, whatever the sign.
+        total = scaled(values[0], p.a_offset, p.a_multiplier, p.a_shift) + p.b_sign * scaled(
             values[1], p.b_offset, p.b_multiplier, p.b_shift
         )
         out = requantize(total, p.out_multiplier, p.out_shift, single=False) + p.out_offset
