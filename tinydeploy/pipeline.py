@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from tinydeploy.numerics.profile import IntegerProfile, profile_named
 from tinydeploy.ops.execute import total_macs
 from tinydeploy.passes import run_passes
 from tinydeploy.plan.layout import MemoryPlan
-from tinydeploy.plan.planner import peak_step, plan_layers
+from tinydeploy.plan.planner import peak_step, plan_at, plan_layers
 from tinydeploy.plan.select import Core, select
 from tinydeploy.run.device import Device, Where, open_device
 from tinydeploy.run.qemu import Link
@@ -106,6 +106,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     optimize: str
     optimisation: str
     digest: str
+    kernels: tuple[str, ...]
+    offsets: tuple[int, ...]
+    lower_bound: int
 
 
 def core_of(target: Target, optimize: str) -> Core:
@@ -114,11 +117,17 @@ def core_of(target: Target, optimize: str) -> Core:
 
 
 def prepare(
-    path: Path, profile: str, allocator: str, clock: Clock, core: Core | None = None
+    path: Path,
+    profile: str,
+    allocator: str,
+    clock: Clock,
+    core: Core | None = None,
+    preferred: Callable[[Graph, IntegerProfile], Mapping[int, str]] = lambda graph, profile: {},
 ) -> Prepared:
     """Import, rewrite and plan a model; raises ModelError or UsageError.
 
-    Without a core the plan is for the portable kernels.
+    Without a core the plan is for the portable kernels. `preferred` names kernels that tuning
+    found, per node.
     """
     semantics = profile_named(profile)
     with clock.stage("import"):
@@ -127,7 +136,7 @@ def prepare(
     with clock.stage("passes"):
         graph = run_passes(graph, semantics)
     with clock.stage("plan"):
-        selection = select(graph, semantics, core or Core())
+        selection = select(graph, semantics, core or Core(), preferred(graph, semantics))
         plan = plan_layers(graph, allocator, selection, semantics)
     return Prepared(path, graph, plan, semantics, macs)
 
@@ -188,6 +197,9 @@ def build(
             optimize=prepared.plan.selection.core.optimize,
             optimisation=optimisation,
             digest=generated.digest.hex(),
+            kernels=tuple(k.function if k else "" for k in prepared.plan.selection.kernels),
+            offsets=prepared.plan.offsets,
+            lower_bound=prepared.plan.lower_bound_bytes,
         )
         text = msgspec.json.format(msgspec.json.encode(manifest))
         (folder / MANIFEST).write_bytes(text + b"\n")
@@ -225,14 +237,32 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
     manifest = read_manifest(folder)
     target = load_target(manifest.target)
     core = core_of(target, manifest.optimize)
-    prepared = prepare(folder / MODEL_COPY, manifest.profile, manifest.allocator, clock, core)
+    prepared = prepare(
+        folder / MODEL_COPY, manifest.profile, "greedy", clock, core,
+        lambda graph, profile: dict(enumerate(manifest.kernels)),
+    )  # fmt: skip
     if prepared.graph.source_sha256 != manifest.sha256:
         raise UsageError(
             f"{folder / MODEL_COPY} is not the model that was deployed",
             f"SHA-256 {prepared.graph.source_sha256[:16]}..., expected {manifest.sha256[:16]}...",
         )
     graph = prepared.graph.replace(name=Path(manifest.model).stem)
-    return replace(prepared, graph=graph, path=Path(manifest.model)), target, manifest
+    selection = prepared.plan.selection
+    names = tuple(k.function if k else "" for k in selection.kernels)
+    try:
+        plan = plan_at(
+            graph, prepared.profile, selection, manifest.offsets, manifest.lower_bound,
+            manifest.allocator,
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(f"{folder / MANIFEST} is damaged", str(error)) from error
+    if names != manifest.kernels or manifest.version != __version__:
+        raise UsageError(
+            f"{folder} was made by another version of tinydeploy",
+            f"version {manifest.version}, this is {__version__}",
+            "deploy into it again",
+        )
+    return replace(prepared, graph=graph, plan=plan, path=Path(manifest.model)), target, manifest
 
 
 def rebuild_folder(folder: Path, target: Target, clock: Clock) -> Firmware:

@@ -34,7 +34,7 @@ def command(
     Every output of the device must equal the integer reference. Exit codes: 2 usage, 3 model,
     4 does not fit, 5 toolchain, 6 device, 7 mismatch.
     """
-    from tinydeploy import pipeline
+    from tinydeploy import pipeline, tuning
     from tinydeploy.cli.outcome import choose_samples, finish
     from tinydeploy.report.memory_map import memory_map_svg
     from tinydeploy.targets import load_target
@@ -45,7 +45,14 @@ def command(
         with options.progress(quiet) as progress:
             clock = pipeline.Clock(progress)
             core = pipeline.core_of(board, optimize)
-            prepared = pipeline.prepare(model, profile, allocator, clock, core)
+            prepared = pipeline.prepare(
+                model,
+                profile,
+                allocator,
+                clock,
+                core,
+                lambda graph, semantics: tuning.preferred(graph, semantics, board, optimize),
+            )
             chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)
             generated = pipeline.generate_sources(prepared, board, clock)
             firmware = pipeline.build(

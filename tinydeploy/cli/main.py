@@ -18,6 +18,7 @@ COMMANDS = {
     "build": "Build a deployment folder again.",
     "verify": "Run a deployment folder and compare every output bit.",
     "profile": "Count what each node of a deployment folder costs.",
+    "tune": "Find the fastest kernel of each node by measuring.",
     "bench": "Tabulate what models cost on targets.",
     "targets": "List the boards and machines.",
     "ops": "List the operators and what they accept.",

@@ -70,10 +70,11 @@ def allocate_greedy(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
 
 
 def check_no_overlap(buffers: Sequence[Buffer], offsets: Sequence[int]) -> None:
-    """Assert that no two buffers alive at the same step share a byte."""
+    """Raise ValueError if two buffers alive at the same step share a byte."""
     for i, a in enumerate(buffers):
         for j in range(i):
             b = buffers[j]
             if a.first <= b.last and b.first <= a.last:
                 apart = offsets[i] + a.bytes <= offsets[j] or offsets[j] + b.bytes <= offsets[i]
-                assert apart, f"buffers '{a.label}' and '{b.label}' overlap"
+                if not apart:
+                    raise ValueError(f"buffers '{a.label}' and '{b.label}' overlap")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import PROFILES, IntegerProfile
 from tinydeploy.plan.arena import allocate_greedy, check_no_overlap
 from tinydeploy.plan.exact import allocate_exact, solver_installed
-from tinydeploy.plan.layout import MemoryPlan, Segment
+from tinydeploy.plan.layout import Buffer, MemoryPlan, Segment
 from tinydeploy.plan.liveness import buffers_of, executed, lower_bound
 from tinydeploy.plan.select import Selection, portable
 
@@ -31,7 +33,38 @@ def plan_layers(
     if allocator == "exact" or (allocator == "auto" and total > bound and solver_installed()):
         offsets, total, bound = allocate_exact(buffers, offsets, total)
         used = "exact"
+    return _placed(graph, selection, buffers, scratch_buffers, offsets, bound, used)
+
+
+def plan_at(
+    graph: Graph,
+    profile: IntegerProfile,
+    selection: Selection,
+    offsets: Sequence[int],
+    bound: int,
+    allocator: str,
+) -> MemoryPlan:
+    """Return the layer-by-layer plan whose buffers lie at given offsets, as an earlier run found.
+
+    Raises ValueError when the offsets do not belong to this graph and selection.
+    """
+    buffers, scratch_buffers = buffers_of(graph, profile, selection)
+    if len(offsets) != len(buffers) or min(offsets, default=0) < 0:
+        raise ValueError(f"{len(offsets)} offsets for {len(buffers)} buffers")
+    return _placed(graph, selection, buffers, scratch_buffers, offsets, bound, allocator)
+
+
+def _placed(
+    graph: Graph,
+    selection: Selection,
+    buffers: tuple[Buffer, ...],
+    scratch_buffers: Mapping[int, int],
+    offsets: Sequence[int],
+    bound: int,
+    used: str,
+) -> MemoryPlan:
     check_no_overlap(buffers, offsets)
+    total = max((o + b.bytes for o, b in zip(offsets, buffers, strict=True)), default=0)
     return MemoryPlan(
         buffers,
         tuple(offsets),

@@ -98,6 +98,13 @@ def select(
     return Selection(tuple(chosen), layouts, core)
 
 
+def candidates(graph: Graph, position: int, profile: IntegerProfile, core: Core) -> list[Kernel]:
+    """Return the kernels that could compute a node on a core, in the order they are tried."""
+    op = op_named(graph.nodes[position].op)
+    site = Site(Call(graph, graph.nodes[position]), profile, core.isa, core.features, core.optimize)
+    return [] if op.view else _candidates(op, site, None)
+
+
 def _candidates(op: Op, site: Site, preferred: str | None) -> list[Kernel]:
     """Return the kernels that accept a node, the preferred one first."""
     able = [k for k in op.kernels if k.accepts(site)]
