@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from tinydeploy.ops._rv32_conv import CONV_2D
 from tinydeploy.ops.base import Kernel
 
 ADD: tuple[Kernel, ...] = ()
 AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
-CONV_2D: tuple[Kernel, ...] = ()
 DEPTHWISE_CONV_2D: tuple[Kernel, ...] = ()
 FULLY_CONNECTED: tuple[Kernel, ...] = ()
 MEAN: tuple[Kernel, ...] = ()
+
+__all__ = ["ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN"]
