@@ -1,0 +1,219 @@
+"""Turn convolutions with dense filters into one matrix-multiplication kernel for SMLAD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydeploy.numerics.fixedpoint import wrap32
+from tinydeploy.ops import _window as window
+from tinydeploy.ops._dsp_requant import Requant, bound_of, is_dsp, requant
+from tinydeploy.ops.base import Kernel, Site
+
+Array = NDArray[Any]
+
+CHUNK = 16  # groups of four weights that the unrolled loop holds
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Mirror the parameters of conv_2d_dsp.c.j2."""
+
+    band: int
+    in_w: int
+    in_c: int
+    out_w: int
+    kernel_h: int
+    segment: int  # bytes of one row of a patch
+    stride_h: int
+    step: int  # bytes between the patches of neighbouring pixels
+    pad: int  # bytes of padding left of a row
+    row: int  # bytes of an input row
+    zero_point: int
+    out_pixel: int
+    out_row: int  # bytes of an output row, for clamping
+    clamp: int
+    clamp_min: int
+    clamp_max: int
+    groups: int
+    chunks: int
+    tiles: int  # tiles per call of the inner kernel
+    stream: Array
+    stream_end: int  # words
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Hold a convolution as a matrix [channels, taps] with its folded bias and requantisation."""
+
+    matrix: Array
+    bias: Array
+    requant: Requant
+    wide: bool
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of one tile."""
+        return 2 if self.wide else 3
+
+    @property
+    def groups(self) -> int:
+        """Groups of four taps."""
+        return -(-self.matrix.shape[1] // 4)
+
+
+def _plan(site: Site) -> _Plan | None:
+    call = site.call
+    g = window.convolution(call)
+    weights = call.input(1).data
+    assert weights is not None
+    if not is_dsp(site) or site.optimize == "size" or call.output.elements == 0:
+        return None
+    if weights.shape[3] != call.input().shape[3] or g.dilation_h != 1 or g.dilation_w != 1:
+        return None
+    matrix = weights.reshape(weights.shape[0], -1).astype(np.int64)
+    bias = window.bias_of(call) - call.input().zero_point * matrix.sum(axis=1)
+    bound = bound_of(matrix, bias)
+    multiplier, shift = window.channel_multipliers(
+        call.input(), call.input(1), call.output, weights.shape[0]
+    )
+    # The paired-byte form needs |w| <= 127 and sums below 2^23.
+    wide = site.optimize == "speed" or matrix.min() < -127 or bool(bound.max() >= 2**23)
+    largest = np.abs(matrix).max(axis=1) if wide else np.zeros_like(bias)
+    how = requant(
+        bound, largest, multiplier, shift, call.output.zero_point,
+        site.profile.rounds_once("CONV_2D"),
+    )  # fmt: skip
+    return None if how is None else _Plan(matrix, bias, how, wide)
+
+
+def _stream(plan: _Plan, channel_step: int) -> Array:
+    """Pack everything that the inner kernel reads, channel pair after channel pair."""
+    channels, taps = plan.matrix.shape
+    r = plan.requant
+    scale = np.int64(1) << r.scale_log2
+    matrix = np.zeros((channels + channels % 2, plan.groups * 4), np.int64)
+    matrix[:channels, :taps] = plan.matrix * (scale[:, None] if plan.wide else 1)
+    bias = plan.bias * scale if plan.wide else plan.bias
+    words: list[Array] = []
+    for c in range(0, channels, 2):
+        # A missing last channel repeats the one before it and stores the same bytes.
+        c0, c1 = c, min(c + 1, channels - 1)
+        w0, w1 = (matrix[k].reshape(-1, 4) for k in (c0, c1))
+        if plan.wide:
+            words.append(np.array([bias[c0], bias[c0], bias[c1], bias[c1]]))
+            lanes = [_pair(w[:, k], w[:, k + 2]) for k in (0, 1) for w in (w0, w1)]
+            words.append(np.stack(lanes, axis=1).ravel())
+            tail = [r.multiplier[c0], r.addend[c0], r.multiplier[c1], r.addend[c1],
+                    c0 * channel_step, c1 * channel_step]  # fmt: skip
+            if not r.uniform:
+                tail += [r.right[c0], r.right[c1]]
+        else:
+            both = 256 * bias[c1] + bias[c0]
+            words.append(np.array([bias[c0]] * 3 + [both] * 3))
+            h = 256 * w1 + w0
+            words.append(np.stack([_pair(h[:, k], h[:, k + 2]) for k in (0, 1)], axis=1).ravel())
+            tail = []
+            for c_, lanes_right in ((c0, 0), (c1, 8)):
+                log2 = int(r.scale_log2[c_])
+                last = int(r.right[c_]) if not r.uniform else abs(lanes_right - log2)
+                tail += [r.multiplier[c_], r.addend[c_], last, c_ * channel_step]
+        words.append(np.array(tail))
+    return wrap32(np.concatenate(words)).astype(np.int32)
+
+
+def _pair(low: Array, high: Array) -> Array:
+    """Return words that hold two signed halfwords each."""
+    return (low & 0xFFFF) | ((high & 0xFFFF) << 16)
+
+
+def _whole(site: Site) -> bool:
+    """A 1x1 convolution of stride 1 over plain tensors is one long row."""
+    g = window.convolution(site.call)
+    return (
+        (g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.pad_top, g.pad_left) == (1,) * 4 + (0, 0)
+        and (g.in_h, g.in_w) == (g.out_h, g.out_w)
+        and site.output_layout.plain
+        and site.input_layout(0).plain
+    )
+
+
+def _tiles(plan: _Plan, pixels: int) -> int:
+    """Tiles that are widened before the inner kernel runs: enough to share its overhead."""
+    size = plan.groups * 8 * plan.pixels
+    return max(1, min(-(-pixels // plan.pixels), 512 // size, 8))
+
+
+def _shape(site: Site, plan: _Plan, band: int) -> tuple[int, int]:
+    """Return (pixels of a row, tiles per inner call)."""
+    g = window.convolution(site.call)
+    width = g.out_h * g.out_w if _whole(site) else g.out_w
+    return width, _tiles(plan, width * band)
+
+
+def _params(band: int) -> Any:
+    def params(site: Site) -> Params:
+        plan = _plan(site)
+        assert plan is not None
+        call, g = site.call, window.convolution(site.call)
+        in_c, layout, out = call.input().shape[3], site.output_layout, call.output
+        plane = layout.plane_bytes(out)
+        pixel, channel = (1, plane) if layout.planar else (out.shape[3], 1)
+        width, tiles = _shape(site, plan, 1 if _whole(site) else band)
+        in_w = g.in_h * g.in_w if _whole(site) else g.in_w
+        low, high = window.clamp_range(call.attributes.activation, out)
+        stream = _stream(plan, channel)
+        return Params(
+            1 if _whole(site) else band, in_w, in_c, width, g.kernel_h, g.kernel_w * in_c,
+            g.stride_h, g.stride_w * in_c, g.pad_left * in_c, in_w * in_c,
+            call.input().zero_point, pixel,
+            (out.shape[3] - 1) * channel + (width - 1) * pixel + 1,
+            int((low, high) != (-128, 127)), low, high,
+            plan.groups, -(-plan.groups // CHUNK), tiles, stream, stream.size,
+        )  # fmt: skip
+
+    return params
+
+
+def _scratch(band: int) -> Any:
+    def scratch(site: Site) -> int:
+        plan = _plan(site)
+        assert plan is not None
+        _, tiles = _shape(site, plan, 1 if _whole(site) else band)
+        # Widened tiles, addresses of their outputs, and one patch of bytes per pixel.
+        patch = plan.groups * 4 + 4
+        return tiles * plan.pixels * (plan.groups * 8 + 4) + plan.pixels * patch
+
+    return scratch
+
+
+def _constants(site: Site) -> dict[str, int]:
+    plan = _plan(site)
+    assert plan is not None
+    return {
+        "bits": 16 if plan.wide else 8,
+        "uniform": plan.requant.uniform,
+        "looped": int(plan.groups > CHUNK),
+        "relu": int(not plan.requant.uniform and site.call.output.zero_point == -128),
+    }
+
+
+def _kernel(band: int) -> Kernel:
+    def accepts(site: Site) -> bool:
+        plan = _plan(site)
+        if plan is None:
+            return False
+        g = window.convolution(site.call)
+        return band == 1 or (g.out_w % plan.pixels != 0 and band == plan.pixels)
+
+    return Kernel(
+        "conv_2d_dsp", "td_conv_2d_dsp", accepts, _params(band), _constants, _scratch(band),
+        band=band, whole=_whole, planar_output=True,
+    )  # fmt: skip
+
+
+# Tiles of 2 (3) pixels run over 2 (3) rows where a row alone would leave pixels over.
+CONV_2D = (_kernel(2), _kernel(3), _kernel(1))
