@@ -57,9 +57,20 @@ static inline int32_t td_requantize_once(int32_t x, int32_t multiplier, int32_t 
     return rounded < INT32_MIN ? INT32_MIN : (int32_t)rounded;
 }
 
+static inline int32_t td_clamp_wide(int32_t x, int32_t low, int32_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
+
 static inline int8_t td_clamp(int32_t x, int32_t low, int32_t high)
 {
-    return (int8_t)(x < low ? low : x > high ? high : x);
+    return (int8_t)td_clamp_wide(x, low, high);
+}
+
+/* x + offset, clamped; no x overflows. */
+static inline int8_t td_offset_clamp(int32_t x, int32_t offset, int32_t low, int32_t high)
+{
+    return (int8_t)(td_clamp_wide(x, low - offset, high - offset) + offset);
 }
 
 #endif

@@ -71,6 +71,12 @@ def two_runs(call: Call) -> str | None:
     return None
 
 
+def sum_fits(call: Call) -> str | None:
+    """At most 2^22 elements are averaged, so that their sum fits 32 bits."""
+    count = int(np.prod([size for reduced, size in _runs(call) if reduced], dtype=np.int64))
+    return None if count <= 1 << 22 else f"{count:,} elements"
+
+
 def shape(call: Call) -> list[tuple[int, ...]]:
     axes, keep = call.attributes.axes, call.attributes.keep_dims
     sizes = enumerate(call.input().shape)
@@ -112,7 +118,7 @@ OP = Op(
     name="MEAN",
     summary="average over any axes that form at most two runs",
     parse=parse,
-    checks=(int8_in_out, two_runs),
+    checks=(int8_in_out, two_runs, sum_fits),
     shape=shape,
     reference=reference,
     params=params,
