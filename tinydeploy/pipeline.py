@@ -165,6 +165,7 @@ def build(
     folder: Path,
     optimisation: str,
     clock: Clock,
+    code_in_ram: bool = False,
 ) -> Firmware:
     """Compile and link into a folder, and note there what was built.
 
@@ -183,8 +184,9 @@ def build(
             ) from error
     with clock.stage("build"):
         firmware = build_firmware(
-            generated.sources, target, arena, folder, optimisation=optimisation, max_steps=steps
-        )
+            generated.sources, target, arena, folder, optimisation=optimisation, max_steps=steps,
+            code_in_ram=code_in_ram,
+        )  # fmt: skip
         shutil.copyfile(prepared.path, folder / MODEL_COPY)
         manifest = Manifest(
             format=1,

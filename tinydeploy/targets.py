@@ -37,12 +37,17 @@ class Memory(_Table, frozen=True, kw_only=True):
 
 
 class Placement(_Table, frozen=True, kw_only=True):
-    """Name the memory of each part; empty means the first of its kind."""
+    """Name the memory of each part; empty means the first of its kind.
+
+    `fast` is where --code-in-ram puts the model's code: a TCM or SRAM without wait states; empty
+    means the memory of the data.
+    """
 
     vectors: str = ""
     code: str = ""
     data: str = ""
     arena: str = ""
+    fast: str = ""
 
 
 class Toolchain(_Table, frozen=True, kw_only=True):
@@ -115,10 +120,10 @@ class Target(_Table, frozen=True, kw_only=True):
     qemu: Qemu | None = None
     sources: tuple[str, ...] = ()
 
-    def memory(self, part: Literal["vectors", "code", "data", "arena"]) -> Memory:
+    def memory(self, part: Literal["vectors", "code", "data", "arena", "fast"]) -> Memory:
         """Return the memory that holds a part of the firmware."""
         wanted: str = getattr(self.placement, part)
-        if not wanted and part in ("vectors", "arena"):
+        if not wanted and part in ("vectors", "arena", "fast"):
             wanted = getattr(self.placement, "code" if part == "vectors" else "data")
         kind = "flash" if part in ("vectors", "code") else "ram"
         for memory in self.memories:
@@ -240,7 +245,7 @@ def _memory_problem(target: Target) -> str:
     for lower, upper in itertools.pairwise(ordered):
         if lower.base + lower.size > upper.base:
             return f"memories {lower.name} and {upper.name} overlap"
-    for part in ("vectors", "code", "data", "arena"):
+    for part in ("vectors", "code", "data", "arena", "fast"):
         wanted = getattr(target.placement, part)
         kind = "flash" if part in ("vectors", "code") else "ram"
         if wanted and wanted not in {m.name for m in target.memories if m.kind == kind}:

@@ -64,6 +64,17 @@ def test_instruction_counts_are_deterministic() -> None:
     assert runs[0]["profile_run"] == runs[1]["profile_run"]
 
 
+@pytest.mark.parametrize("target", ["netduinoplus2", "mps3-an547", "riscv-virt"])
+def test_code_runs_from_ram(target: str) -> None:
+    flash = document("deploy", DIGITS, "--target", target, "--samples", 1)
+    ram = document("deploy", DIGITS, "--target", target, "--samples", 1, "--code-in-ram")
+    assert ram["verify"]["bit_exact"]
+    moved = ram["memory"]["code_in_ram_bytes"]
+    assert flash["memory"]["code_in_ram_bytes"] == 0 < moved
+    grown = ram["memory"]["ram_bytes"] - flash["memory"]["ram_bytes"]
+    assert grown == moved >= ram["memory"]["model_code_bytes"]
+
+
 def test_accuracy_on_the_device_is_the_reference_s() -> None:
     d = document(
         "deploy", DIGITS, "--target", "mps2-an386", "--inputs", DIGITS_TEST, "--samples", 40

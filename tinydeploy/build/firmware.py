@@ -86,11 +86,13 @@ def build_firmware(
     optimisation: str = "-O2",
     max_steps: int = 256,
     extra_flags: tuple[str, ...] = (),
+    code_in_ram: bool = False,
 ) -> Firmware:
     """Write sources, linker script and Makefile to `out_dir`, run make and measure the result.
 
     `max_steps` sizes the table of per-step counters. `extra_flags` go to compiler and linker
-    (sanitizers on the host). Files that have not changed are left alone, so that a second build
+    (sanitizers on the host). `code_in_ram` has the model's code copied to the target's fast memory
+    at start. Files that have not changed are left alone, so that a second build
     compiles only what differs.
     Raises FitError when the linker says so, ToolchainError when a tool is missing or fails.
     """
@@ -108,6 +110,7 @@ def build_firmware(
         optimisation=optimisation,
         max_steps=max_steps,
         extra_flags=extra_flags,
+        code_in_ram=code_in_ram,
     )
     for name, content in model_sources.items():
         files[f"model/{name}"] = content
@@ -136,6 +139,7 @@ def firmware_files(
     optimisation: str = "-O2",
     max_steps: int = 256,
     extra_flags: tuple[str, ...] = (),
+    code_in_ram: bool = False,
 ) -> dict[str, bytes]:
     """Return everything but the model: path within the output folder -> content."""
     for name in model_files:
@@ -150,6 +154,7 @@ def firmware_files(
         "code": target.memory("code").name,
         "data": target.memory("data").name,
         "arena": target.memory("arena").name,
+        "fast": target.memory("fast").name if code_in_ram else "",
     }
     values = {
         "target": target,

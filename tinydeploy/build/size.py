@@ -27,7 +27,7 @@ class Sizes:
 
     `code_bytes` and `const_bytes` count the whole program, `model_*` only what came from the
     model's own sources and survived the linker. `flash_bytes` is code, constants and the initial
-    image of .data; `ram_bytes` is data, bss, arena and the stack reserve.
+    image of .data; `ram_bytes` is data, bss, arena, the stack reserve and code that runs from RAM.
     """
 
     code_bytes: int
@@ -40,6 +40,7 @@ class Sizes:
     ram_bytes: int
     model_code_bytes: int
     model_const_bytes: int
+    code_in_ram_bytes: int
 
 
 def measure(elf: Path, target: Target, model_objects: tuple[Path, ...]) -> Sizes:
@@ -66,8 +67,10 @@ def measure(elf: Path, target: Target, model_objects: tuple[Path, ...]) -> Sizes
             bss = by_name.get(".bss", 0) + by_name.get(".td_noinit", 0)
             model_code = by_name.get(".model_text", 0)
             model_const = by_name.get(".model_rodata", 0)
+            moved = _in_ram(sections, target)
     if target.architecture == "host":
         model_code, model_const = _object_sizes(model_objects)
+        moved = 0
     return Sizes(
         code_bytes=code,
         const_bytes=const,
@@ -76,10 +79,22 @@ def measure(elf: Path, target: Target, model_objects: tuple[Path, ...]) -> Sizes
         arena_bytes=arena,
         stack_bytes=stack,
         flash_bytes=code + const + data,
-        ram_bytes=data + bss + arena + stack,
+        ram_bytes=data + bss + arena + stack + moved,
         model_code_bytes=model_code,
         model_const_bytes=model_const,
+        code_in_ram_bytes=moved,
     )
+
+
+def _in_ram(sections: list[Section], target: Target) -> int:
+    """Return the bytes of the model's code if it runs from RAM, else 0."""
+    for section in sections:
+        if section.name == ".model_text":
+            address = section["sh_addr"]
+            ram = (m for m in target.memories if m.kind == "ram")
+            if any(m.base <= address < m.base + m.size for m in ram):
+                return int(section["sh_size"])
+    return 0
 
 
 def read_digest(elf: Path) -> bytes:

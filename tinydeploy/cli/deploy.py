@@ -16,6 +16,8 @@ from tinydeploy.cli import options
 @options.TARGET
 @click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), default=None,
               help="Keep sources, firmware and report in this folder.")  # fmt: skip
+@click.option("--code-in-ram", is_flag=True,
+              help="Run the model's code from the target's fast memory (TCM, SRAM).")  # fmt: skip
 @options.sampling
 @options.placing
 @options.PROFILE
@@ -24,7 +26,8 @@ from tinydeploy.cli import options
 @options.OPTIMISATION
 @options.common
 def command(
-    model: Path, target: str, out: Path | None, inputs: Path | None, expect: Path | None,
+    model: Path, target: str, out: Path | None, code_in_ram: bool, inputs: Path | None,
+    expect: Path | None,
     seed: int, samples: int | None, where: Any, port: str | None, timeout: float, link: Any,
     profile: str, allocator: str, optimize: str, optimisation: str, as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
@@ -56,7 +59,7 @@ def command(
             chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)
             generated = pipeline.generate_sources(prepared, board, clock)
             firmware = pipeline.build(
-                prepared, generated, board, folder, f"-O{optimisation}", clock
+                prepared, generated, board, folder, f"-O{optimisation}", clock, code_in_ram
             )
             if out:
                 svg = memory_map_svg(prepared.graph, prepared.plan)

@@ -69,6 +69,7 @@ def _memory(
         code_bytes=firmware.code_bytes,
         const_bytes=firmware.model_const_bytes,
         model_code_bytes=firmware.model_code_bytes,
+        code_in_ram_bytes=firmware.sizes.code_in_ram_bytes,
         stack_bytes=stack_bytes,
         fits=True,  # the linker placed it within the target's memories
         lower_bound_bytes=plan.lower_bound_bytes,

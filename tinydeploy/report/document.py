@@ -22,7 +22,8 @@ class MemoryFigures(_Part, frozen=True, kw_only=True):
 
     arena: activations, inputs, outputs and scratch; ram: arena, stack reserve and variables;
     flash: all code and constants; code: machine code of the whole firmware; const: the model's
-    weights and tables; model_code: machine code of the model alone; stack: deepest use measured.
+    weights and tables; model_code: machine code of the model alone; code_in_ram: of that,
+    what was moved to fast memory; stack: deepest use measured.
     """
 
     arena_bytes: int
@@ -31,6 +32,7 @@ class MemoryFigures(_Part, frozen=True, kw_only=True):
     code_bytes: int | None = None
     const_bytes: int | None = None
     model_code_bytes: int | None = None
+    code_in_ram_bytes: int | None = None
     stack_bytes: int | None = None
     fits: bool | None = None
     lower_bound_bytes: int

@@ -68,6 +68,8 @@ def _memory(console: Console, d: Document, target: Target | None) -> None:
                           markup=False)  # fmt: skip
         else:
             console.print(f"{label:<9} {used:>9,} bytes")
+    if m.code_in_ram_bytes:
+        console.print(f"placed    {m.code_in_ram_bytes:,} bytes of the model's code run from RAM")
     if m.code_bytes is not None:
         console.print(
             f"code      {m.model_code_bytes:,} bytes of the model, {m.code_bytes:,} with firmware; "

@@ -11,6 +11,7 @@
 /* Placed by the linker script. */
 extern uint8_t td_link_stack_bottom[], td_link_stack_top[];
 extern uint8_t td_link_data_start[], td_link_data_end[], td_link_data_image[];
+extern uint8_t td_link_code_start[], td_link_code_end[], td_link_code_image[];
 extern uint8_t td_link_bss_start[], td_link_bss_end[];
 
 void td_reset(void);
@@ -58,6 +59,8 @@ void td_start(void)
 {
     guard_stack();
     memcpy(td_link_data_start, td_link_data_image, (size_t)(td_link_data_end - td_link_data_start));
+    memcpy(td_link_code_start, td_link_code_image, (size_t)(td_link_code_end - td_link_code_start));
+    __asm volatile("fence" ::: "memory");
     memset(td_link_bss_start, 0, (size_t)(td_link_bss_end - td_link_bss_start));
     td_main();
 }
