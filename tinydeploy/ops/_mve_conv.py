@@ -174,3 +174,117 @@ POINTWISE = Kernel(
     "conv_1x1_mve", "td_conv_1x1_mve", _pointwise, pointwise_params, pointwise_constants,
     band=2, whole=_whole, planar_output=True,
 )  # fmt: skip
+
+CHUNK = 8  # pixels of a row whose windows are gathered at a time
+
+
+@dataclass(frozen=True, slots=True)
+class WindowParams:
+    """Mirror the parameters of templates/ops/conv_2d_mve.c.j2."""
+
+    pixels: int
+    rows: int
+    in_bytes: int
+    left: int
+    right: int
+    zero: int
+    x_step: int
+    x_row: int
+    out_step: int
+    group_step: int
+    unit: int
+    groups: int
+    lanes: int
+    last: int
+    out_offset: int
+    clamp_min: int
+    clamp_max: int
+    stream: Array
+    last_stream: Array
+
+
+def _row(site: Site) -> tuple[int, int, int]:
+    """Return (left, right, pitch): padding bytes and size of an input row in scratch memory."""
+    g = window.convolution(site.call)
+    channels = site.call.input().shape[3]
+    right = max(0, (g.out_w - 1) * g.stride_w + g.kernel_w - g.pad_left - g.in_w)
+    pitch = (g.pad_left + g.in_w + right) * channels
+    return g.pad_left * channels, right * channels, -(-pitch // 4) * 4
+
+
+def _plan(site: Site, p: Product) -> tuple[bool, dict[str, int]]:
+    """Return whether windows are read in place, and how the kernel goes over K.
+
+    In place each of the window's rows is padded to 16 values; gathered, all of K is once. The
+    costs are instructions per pair of pixels.
+    """
+    kernel_h, run = p.weights.shape[1], p.depth // p.weights.shape[1]
+    groups, blocks = -(-len(p.weights) // 4), -(-run // 16)
+    jump = _row(site)[2] - 16 * blocks
+    total = -(-p.depth // 16)
+    in_place = groups * (14 * kernel_h * blocks + 2 * kernel_h)
+    gathered = groups * ((12 if total <= 2 else 14) * total + 1) + 2 * (6 + 4 * kernel_h * blocks)
+    if in_place <= gathered and abs(jump) < 4096:
+        plan = blocks_of(site, p, kernel_h, run)
+        if not plan["rest"] or kernel_h == 1:
+            return True, {**plan, "jump": jump if kernel_h > 1 else 0}
+    return False, {**blocks_of(site, p, 1, p.depth), "jump": 0}
+
+
+def _window(site: Site) -> bool:
+    call = site.call
+    if site.isa != ISA or site.optimize == "size":
+        return False
+    g = window.convolution(call)
+    single = call.input().shape[3] == 1
+    if call.node.op == "CONV_2D":
+        if call.input().shape[3] != call.input(1).shape[3]:
+            return False
+    elif not single:
+        return False
+    if (g.dilation_h, g.dilation_w) != (1, 1) or g.kernel_h * g.kernel_w > 256:
+        return False
+    return _scatter_fits(site, True) and _reachable(product(site))
+
+
+def window_params(site: Site) -> WindowParams:
+    g, p = window.convolution(site.call), product(site)
+    left, right, pitch = _row(site)
+    channels = site.call.input().shape[3]
+    in_place, _ = _plan(site, p)
+    whole, rest, first, last = p.groups(g.kernel_h if in_place else 1)
+    pixel, unit = output_units(site)
+    return WindowParams(
+        g.out_w, g.kernel_h + g.stride_h, g.in_w * channels, left, right,
+        site.call.input().zero_point, g.stride_w * channels, g.stride_h * pitch,
+        pixel, 4 * unit, unit, whole, rest, max(0, len(p.weights) - 4) * unit,
+        p.zero, p.low, p.high, first, last,
+    )  # fmt: skip
+
+
+def window_constants(site: Site) -> dict[str, int]:
+    p = product(site)
+    in_place, plan = _plan(site, p)
+    kernel_h = p.weights.shape[1]
+    return {
+        "direct": int(in_place), **plan, "mode": p.mode, "clamp": p.clamp,
+        "window_h": kernel_h, "run": p.depth // kernel_h, "pitch": _row(site)[2],
+        "patch": _patch(p), "chunk": CHUNK,
+    }  # fmt: skip
+
+
+def _patch(p: Product) -> int:
+    return -(-p.depth // 16) * 16
+
+
+def window_scratch(site: Site) -> int:
+    g, p = window.convolution(site.call), product(site)
+    in_place, _ = _plan(site, p)
+    rows = (g.kernel_h + g.stride_h) * _row(site)[2] + 16
+    return rows if in_place else rows + 2 * CHUNK * _patch(p) + 16
+
+
+WINDOW = Kernel(
+    "conv_2d_mve", "td_conv_2d_mve", _window, window_params, window_constants, window_scratch,
+    band=2, pad_row=True, planar_output=True,
+)  # fmt: skip
