@@ -59,7 +59,7 @@ class Product:
 
 
 def product(site: Site) -> Product:
-    """Return a convolution as a matrix product; a depthwise one must read a single channel."""
+    """Return a convolution's weights and scales; depthwise ones as filters of a single channel."""
     call = site.call
     inp, filters, output = call.input(), call.input(1), call.output
     assert filters.data is not None

@@ -1,0 +1,98 @@
+"""Turn depthwise convolutions into what the kernels for MVE read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinydeploy.ops import _mve_common as common
+from tinydeploy.ops import _window as window
+from tinydeploy.ops._mve_conv import ISA, Product, _reachable, _scatter_fits, output_units, product
+from tinydeploy.ops.base import Array, Kernel, Site
+from tinydeploy.ops.layout import PLAIN, Layout
+
+PLANES = Layout(planar=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StackParams:
+    """Mirror the parameters of templates/ops/depthwise_mve.c.j2."""
+
+    in_zero: int
+    out_offset: int
+    clamp_min: int
+    clamp_max: int
+    pixel: int
+    unit: int
+    words: int
+    stream: Array
+
+
+def right_padding(site: Site) -> int:
+    """Return the padding columns that windows reach to the right of the image."""
+    g = window.convolution(site.call)
+    return max(0, (g.out_w - 1) * g.stride_w + g.kernel_w - g.pad_left - g.in_w)
+
+
+def _simple(site: Site) -> bool:
+    """Tell whether one filter slides over each channel, undilated."""
+    call = site.call
+    if site.isa != ISA or site.optimize == "size":
+        return False
+    g = window.convolution(call)
+    if call.input().shape[3] != call.input(1).shape[3] or (g.dilation_h, g.dilation_w) != (1, 1):
+        return False
+    return _scatter_fits(site, True) and _reachable(product(site))
+
+
+def _square(site: Site) -> bool:
+    g = window.convolution(site.call)
+    if (g.kernel_h, g.kernel_w, g.stride_h, g.stride_w) != (3, 3, 1, 1) or g.out_w < 2:
+        return False
+    return _simple(site) and right_padding(site) <= 8 and g.in_w <= 512
+
+
+def tail_words(p: Product) -> list[Array]:
+    """Return multiplier, shift and bias of each channel, as the streams have them."""
+    parts = common.shifts(p.shift, p.mode)
+    words = [p.multiplier, parts[-1], p.bias]
+    if p.mode in (common.GENERAL, common.ONCE_LEFT):
+        words += [parts[0], (p.shift < 0).astype(np.int32)]
+    return [w.astype(np.int32) for w in words]
+
+
+def square_params(site: Site) -> StackParams:
+    p = product(site)
+    channels = len(p.weights)
+    stacked = np.zeros((channels, 4, 4), np.int8)
+    stacked[:, :3, :3] = p.weights[..., 0].transpose(0, 2, 1)
+    words = [stacked.reshape(channels, 16).view(np.int32), *(w[:, None] for w in tail_words(p))]
+    stream = np.ascontiguousarray(np.concatenate(words, axis=1))
+    pixel, unit = output_units(site)
+    return StackParams(
+        site.call.input().zero_point, p.zero, p.low, p.high, pixel, unit, stream.size, stream
+    )
+
+
+def _planar(site: Site, position: int) -> Layout:
+    return PLANES if position == 0 else PLAIN
+
+
+def square_constants(site: Site) -> dict[str, int]:
+    g, p = window.convolution(site.call), product(site)
+    return {
+        "width": g.in_w, "out_width": g.out_w, "left": g.pad_left, "right": right_padding(site),
+        "mode": p.mode, "clamp": p.clamp,
+    }  # fmt: skip
+
+
+def square_scratch(site: Site) -> int:
+    g = window.convolution(site.call)
+    return 4 * (g.pad_left + -(-g.in_w // 16) * 16 + right_padding(site) + 4)
+
+
+SQUARE = Kernel(
+    "depthwise_mve", "td_depthwise_3x3_mve", _square, square_params, square_constants,
+    square_scratch, band=2, pad_row=True, wants=_planar, planar_output=True,
+)  # fmt: skip
