@@ -62,7 +62,7 @@ class _Plan:
     @property
     def groups(self) -> int:
         """Groups of four taps."""
-        return -(-self.matrix.shape[1] // 4)
+        return -(-int(self.matrix.shape[1]) // 4)
 
 
 def _plan(site: Site) -> _Plan | None:
