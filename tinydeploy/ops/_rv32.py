@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from tinydeploy.ops._rv32_conv import CONV_2D
+from tinydeploy.ops._rv32_dense import FULLY_CONNECTED
 from tinydeploy.ops._rv32_depthwise import DEPTHWISE_CONV_2D
 from tinydeploy.ops.base import Kernel
 
 ADD: tuple[Kernel, ...] = ()
 AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
 
-FULLY_CONNECTED: tuple[Kernel, ...] = ()
+
 MEAN: tuple[Kernel, ...] = ()
 
 __all__ = ["ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN"]
