@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from tinydeploy.ops._rv32_add import ADD
 from tinydeploy.ops._rv32_conv import CONV_2D
 from tinydeploy.ops._rv32_dense import FULLY_CONNECTED
 from tinydeploy.ops._rv32_depthwise import DEPTHWISE_CONV_2D
 from tinydeploy.ops.base import Kernel
 
-ADD: tuple[Kernel, ...] = ()
+
 AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
 
 
