@@ -11,6 +11,7 @@ import msgspec
 
 from tinydeploy import pipeline
 from tinydeploy.errors import FitError, UsageError
+from tinydeploy.ir import DType
 from tinydeploy.report.tables import markdown
 from tinydeploy.targets import Target
 from tinydeploy.verify.samples import random_samples
@@ -42,7 +43,11 @@ def run_all(
 
 
 def run_one(model: Path, target: Target, optimize: str, profile: str) -> Row:
-    """Deploy one model and return its figures in bytes and instructions (host: nanoseconds)."""
+    """Deploy one model and return its figures in bytes and instructions (host: nanoseconds).
+
+    `weights` is what the int8 weights alone take in the model; `const` has them as the kernels
+    want them, with all tables. Cycles are estimated, for the cores that run.cycles knows.
+    """
     clock = pipeline.Clock()
     prepared = pipeline.prepare(model, profile, "auto", clock, pipeline.core_of(target, optimize))
     generated = pipeline.generate_sources(prepared, target, clock)
@@ -51,6 +56,8 @@ def run_one(model: Path, target: Target, optimize: str, profile: str) -> Row:
         firmware = pipeline.build(prepared, generated, target, folder, "-O2", clock)
         samples = random_samples(prepared.graph, _SAMPLES)
         measured = pipeline.run(prepared, firmware, target, samples, clock)
+        cycles = pipeline.estimated_cycles(prepared, firmware, target, samples)
+    weights = sum(t.bytes for t in prepared.graph.tensors if t.constant and t.dtype is DType.INT8)
     total = sum(measured.counts)
     return {
         "model": model.stem,
@@ -59,9 +66,11 @@ def run_one(model: Path, target: Target, optimize: str, profile: str) -> Row:
         "exact": measured.verdict.bit_exact,
         measured.unit: total,
         "MAC/instr": round(prepared.macs / total, 3) if total else 0.0,
+        "est. cycles": cycles if cycles is not None else "",
         "arena": prepared.plan.arena_bytes,
         "code": firmware.model_code_bytes,
         "const": firmware.model_const_bytes,
+        "weights": weights,
         "stack": measured.stack_bytes,
     }
 

@@ -25,6 +25,7 @@ from tinydeploy.passes import run_passes
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.planner import peak_step, plan_at, plan_layers
 from tinydeploy.plan.select import Core, select
+from tinydeploy.run.cycles import can_estimate, estimate
 from tinydeploy.run.device import Device, Where, open_device
 from tinydeploy.run.qemu import Link
 from tinydeploy.targets import Target, load_target
@@ -308,6 +309,21 @@ def profile(
         medians = (sorted(step)[len(step) // 2] for step in zip(*ticks, strict=True))
         counts = tuple(dev.to_unit(t) for t in medians)
         return Measured(verdict, dev.unit, counts, dev.stack_used())
+
+
+def estimated_cycles(
+    prepared: Prepared, firmware: Firmware, target: Target, samples: Samples
+) -> int | None:
+    """Return the estimated cycles of one inference, None for cores without a table."""
+    if not can_estimate(target):
+        return None
+
+    def once(dev: Device) -> None:
+        write_inputs(dev, prepared.graph, prepared.plan, samples.inputs[0])
+        dev.invoke()
+
+    _, cycles = estimate(firmware, target, once)
+    return cycles
 
 
 def device(firmware: Firmware, target: Target, place: Place) -> Device:

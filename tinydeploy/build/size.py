@@ -97,6 +97,15 @@ def _in_ram(sections: list[Section], target: Target) -> int:
     return 0
 
 
+def section_range(elf: Path, name: str) -> tuple[int, int]:
+    """Return the first address of a section and the one behind it; raises ToolchainError."""
+    with elf.open("rb") as file:
+        section = _open(file, elf).get_section_by_name(name)
+        if section is None:
+            raise ToolchainError(f"{elf.name} has no section {name}")
+        return int(section["sh_addr"]), int(section["sh_addr"] + section["sh_size"])
+
+
 def read_digest(elf: Path) -> bytes:
     """Return the model digest that a linked firmware carries: the first field of `td_model`."""
     with elf.open("rb") as file:

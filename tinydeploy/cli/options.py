@@ -99,7 +99,7 @@ class Screen:
             force_terminal=self.color or None,
             no_color=self.color is False or None,
             highlight=False,
-            width=None if sys.stdout.isatty() else 100,
+            width=None if sys.stdout.isatty() else 160,
         )
 
     def result(self, document: object, show: Callable[[Any], None]) -> None:

@@ -14,7 +14,7 @@ def show_rows(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for key, value in rows[0].items():
         number = isinstance(value, int) and not isinstance(value, bool)
-        table.add_column(key, justify="right" if number else "left")
+        table.add_column(key, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(v) for v in row.values()))
     console.print(table)

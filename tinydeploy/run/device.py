@@ -302,12 +302,14 @@ def open_device(
     port: str | None = None,
     timeout: float = 30.0,
     link: Link = "semihosting",
+    emulator_options: tuple[str, ...] = (),
 ) -> Device:
     """Start or reach the device that runs a firmware.
 
     `where`: "qemu" starts the target's emulator, "host" the native process, "board" opens `port`
     (anything pyserial understands: /dev/ttyACM0, COM3, socket://, rfc2217://). `link` is the
-    emulator's: "uart" goes through the emulated UART, which is slower.
+    emulator's: "uart" goes through the emulated UART, which is slower. `emulator_options` are
+    added to its command line.
     Raises UsageError, ToolchainError or DeviceError.
     """
     process: ChildProcess | None = None
@@ -323,7 +325,7 @@ def open_device(
         transport, process = start_host(firmware.elf)
         unit = "nanoseconds"
     else:
-        transport, process = start_qemu(firmware.elf, target, link)
+        transport, process = start_qemu(firmware.elf, target, link, emulator_options)
         unit = "instructions"
     return Device(
         transport,

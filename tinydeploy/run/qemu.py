@@ -22,11 +22,12 @@ _OLDEST_VERSION = (6, 0)  # the first with mps3-an547
 
 
 def start_qemu(
-    elf: Path, target: Target, link: Link = "semihosting"
+    elf: Path, target: Target, link: Link = "semihosting", options: tuple[str, ...] = ()
 ) -> tuple[Transport, ChildProcess]:
     """Start the target's machine with its link in our hands.
 
-    `link`: "semihosting" is fast, "uart" is what a board has; the frames are the same.
+    `link`: "semihosting" is fast, "uart" is what a board has; the frames are the same. `options`
+    are added to the emulator's command line.
 
     The socket pair or pipes exist before QEMU does, so there is no port to race for and no
     connection to wait for. `-icount shift=0` makes one nanosecond of virtual time one instruction.
@@ -46,6 +47,7 @@ def start_qemu(
         *("-icount", "shift=0"),
         *("-nographic", "-nodefaults", "-monitor", "none", "-nic", "none"),
         *("-kernel", str(elf)),
+        *options,
     ]
     if link == "uart":
         return _start_on_socket(target.qemu.binary, command)
