@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from tinydeploy.ops._armv7m_conv import CONVOLUTIONS
+from tinydeploy.ops._armv7m_depthwise import DEPTHWISE
 from tinydeploy.ops.base import Kernel
 
 ADD: tuple[Kernel, ...] = ()
 AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
 CONV_2D: tuple[Kernel, ...] = CONVOLUTIONS
-DEPTHWISE_CONV_2D: tuple[Kernel, ...] = ()
+DEPTHWISE_CONV_2D: tuple[Kernel, ...] = DEPTHWISE
 FULLY_CONNECTED: tuple[Kernel, ...] = ()
 MEAN: tuple[Kernel, ...] = ()
