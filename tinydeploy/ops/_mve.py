@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tinydeploy.ops._mve_conv import POINTWISE, WINDOW
-from tinydeploy.ops._mve_depthwise import SQUARE
+from tinydeploy.ops._mve_depthwise import SQUARE, STACK
 from tinydeploy.ops.base import Kernel
 
 ADD: tuple[Kernel, ...] = ()
 AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
 CONV_2D: tuple[Kernel, ...] = (POINTWISE, WINDOW)
-DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (WINDOW, SQUARE)
+DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (WINDOW, SQUARE, *STACK)
 FULLY_CONNECTED: tuple[Kernel, ...] = ()
 MEAN: tuple[Kernel, ...] = ()

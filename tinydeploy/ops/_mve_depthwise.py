@@ -96,3 +96,71 @@ SQUARE = Kernel(
     "depthwise_mve", "td_depthwise_3x3_mve", _square, square_params, square_constants,
     square_scratch, band=2, pad_row=True, wants=_planar, planar_output=True,
 )  # fmt: skip
+
+
+def _rows(site: Site) -> int:
+    """Return how many output rows the general kernel computes at once."""
+    g = window.convolution(site.call)
+    return 2 if g.stride_h == 1 and g.out_h % 2 == 0 and g.kernel_h > 3 else 1
+
+
+def _shape(site: Site) -> tuple[int, int, int]:
+    """Return (stacks of four rows, vectors of four columns, bytes of a stack)."""
+    g = window.convolution(site.call)
+    columns = g.pad_left + -(-g.in_w // 16) * 16 + right_padding(site) + 8
+    return -(-(g.kernel_h + _rows(site) - 1) // 4), -(-g.kernel_w // 4), 4 * columns
+
+
+def _stack(site: Site) -> bool:
+    g = window.convolution(site.call)
+    if not _simple(site) or site.call.input().shape[3] * 4 > 4000:
+        return False
+    if g.stride_w > 3 or right_padding(site) > 8 or g.in_w > 512:
+        return False
+    stacks, across, pitch = _shape(site)
+    if stacks * across > 8 or 12 * g.stride_w + 16 * across + pitch * (stacks - 1) > 508:
+        return False
+    return g.out_w * g.stride_w <= 512
+
+
+def stack_params(site: Site) -> StackParams:
+    p = product(site)
+    stacks, across, _ = _shape(site)
+    channels, kernel_h, kernel_w = p.weights.shape[:3]
+    filters = np.zeros((channels, stacks * 4, across * 4), np.int8)
+    filters[:, :kernel_h, :kernel_w] = p.weights[..., 0]
+    # [channel, stack, row, vector, column] to [channel, stack, vector, column, row]
+    lanes = filters.reshape(channels, stacks, 4, across, 4).transpose(0, 1, 3, 4, 2)
+    packed = np.ascontiguousarray(lanes).reshape(channels, -1).view(np.int32)
+    words = [packed, *(w[:, None] for w in tail_words(p))]
+    stream = np.ascontiguousarray(np.concatenate(words, axis=1))
+    pixel, unit = output_units(site)
+    return StackParams(
+        site.call.input().zero_point, p.zero, p.low, p.high, pixel, unit, stream.size, stream
+    )
+
+
+def stack_constants(site: Site) -> dict[str, int]:
+    g = window.convolution(site.call)
+    stacks, across, pitch = _shape(site)
+    return {
+        **square_constants(site), "kernel_h": g.kernel_h, "stride": g.stride_w,
+        "rows": _rows(site), "stacks": stacks, "across": across, "pitch": pitch,
+    }  # fmt: skip
+
+
+def stack_scratch(site: Site) -> int:
+    stacks, _, pitch = _shape(site)
+    return stacks * pitch + 16
+
+
+def _stack_kernel(rows: int) -> Kernel:
+    return Kernel(
+        "depthwise_stack_mve", "td_depthwise_mve",
+        lambda site: site.isa == ISA and _rows(site) == rows and _stack(site),
+        stack_params, stack_constants, stack_scratch, band=rows, pad_row=True, wants=_planar,
+        planar_output=True,
+    )  # fmt: skip
+
+
+STACK = (_stack_kernel(2), _stack_kernel(1))
