@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinydeploy.ops._mve_conv import POINTWISE, WINDOW
+from tinydeploy.ops._mve_dense import DENSE
 from tinydeploy.ops._mve_depthwise import SQUARE, STACK
 from tinydeploy.ops.base import Kernel
 
@@ -10,5 +11,5 @@ ADD: tuple[Kernel, ...] = ()
 AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
 CONV_2D: tuple[Kernel, ...] = (POINTWISE, WINDOW)
 DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (WINDOW, SQUARE, *STACK)
-FULLY_CONNECTED: tuple[Kernel, ...] = ()
+FULLY_CONNECTED: tuple[Kernel, ...] = (DENSE,)
 MEAN: tuple[Kernel, ...] = ()
