@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinydeploy.ops._armv7m_conv import CONVOLUTIONS
+from tinydeploy.ops._armv7m_dense import DENSE
 from tinydeploy.ops._armv7m_depthwise import DEPTHWISE
 from tinydeploy.ops.base import Kernel
 
@@ -10,5 +11,5 @@ ADD: tuple[Kernel, ...] = ()
 AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
 CONV_2D: tuple[Kernel, ...] = CONVOLUTIONS
 DEPTHWISE_CONV_2D: tuple[Kernel, ...] = DEPTHWISE
-FULLY_CONNECTED: tuple[Kernel, ...] = ()
+FULLY_CONNECTED: tuple[Kernel, ...] = DENSE
 MEAN: tuple[Kernel, ...] = ()
