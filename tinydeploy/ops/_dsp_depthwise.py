@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinydeploy.numerics.fixedpoint import wrap32
 from tinydeploy.ops import _window as window
-from tinydeploy.ops._dsp_requant import Requant, bound_of, is_dsp, requant
+from tinydeploy.ops._dsp_requant import Requant, is_dsp, pair, requant
 from tinydeploy.ops.base import Kernel, Site
 from tinydeploy.ops.layout import PLAIN, Layout
 
@@ -60,19 +60,12 @@ def filters_of(site: Site) -> Filters | None:
     multiplier, shift = window.channel_multipliers(
         call.input(), call.input(1), call.output, channels
     )
-    how = requant(
-        bound_of(flat, bias), np.abs(flat).max(axis=1), multiplier, shift,
-        call.output.zero_point, site.profile.rounds_once("DEPTHWISE_CONV_2D"),
-    )  # fmt: skip
+    single = site.profile.rounds_once("DEPTHWISE_CONV_2D")
+    how = requant(flat, bias, multiplier, shift, call.output.zero_point, single)
     if how is None:
         return None
-    scale = np.int64(1) << how.scale_log2
+    scale = np.where(how.constant, 0, np.int64(1) << how.scale_log2)
     return Filters(filters * scale[:, None, None], bias * scale, how)
-
-
-def pair(low: Array, high: Array) -> Array:
-    """Return words that hold two signed halfwords each."""
-    return (low & 0xFFFF) | ((high & 0xFFFF) << 16)
 
 
 def _fits(site: Site) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinydeploy.numerics.fixedpoint import wrap32
 from tinydeploy.ops import _window as window
-from tinydeploy.ops._dsp_requant import Requant, bound_of, is_dsp, requant
+from tinydeploy.ops._dsp_requant import Requant, bound_of, is_dsp, pair, requant
 from tinydeploy.ops.base import Kernel, Site
 
 Array = NDArray[Any]
@@ -72,22 +72,30 @@ def _plan(site: Site) -> _Plan | None:
     assert weights is not None
     if not is_dsp(site) or site.optimize == "size" or call.output.elements == 0:
         return None
-    if weights.shape[3] != call.input().shape[3] or g.dilation_h != 1 or g.dilation_w != 1:
+    if g.dilation_h != 1 or g.dilation_w != 1:
         return None
-    matrix = weights.reshape(weights.shape[0], -1).astype(np.int64)
+    filters, in_c = call.output.shape[3], call.input().shape[3]
+    if call.node.op == "CONV_2D" and weights.shape[3] == in_c:
+        matrix = weights.reshape(filters, -1).astype(np.int64)
+    elif call.node.op == "DEPTHWISE_CONV_2D" and in_c == 1:
+        matrix = weights.reshape(-1, filters).T.astype(np.int64)
+    else:
+        return None
     bias = window.bias_of(call) - call.input().zero_point * matrix.sum(axis=1)
-    bound = bound_of(matrix, bias)
     multiplier, shift = window.channel_multipliers(
-        call.input(), call.input(1), call.output, weights.shape[0]
+        call.input(), call.input(1), call.output, filters
     )
     # The paired-byte form needs |w| <= 127 and sums below 2^23.
-    wide = site.optimize == "speed" or matrix.min() < -127 or bool(bound.max() >= 2**23)
-    largest = np.abs(matrix).max(axis=1) if wide else np.zeros_like(bias)
+    wide = site.optimize == "speed" or matrix.min() < -127
+    wide = wide or bool(bound_of(matrix, bias).max() >= 2**23)
     how = requant(
-        bound, largest, multiplier, shift, call.output.zero_point,
-        site.profile.rounds_once("CONV_2D"),
+        matrix, bias, multiplier, shift, call.output.zero_point,
+        site.profile.rounds_once(call.node.op), wide,
     )  # fmt: skip
-    return None if how is None else _Plan(matrix, bias, how, wide)
+    if how is None:
+        return None
+    keep = np.where(how.constant, 0, 1)
+    return _Plan(matrix * keep[:, None], bias * keep, how, wide)
 
 
 def _stream(plan: _Plan, channel_step: int) -> Array:
@@ -105,7 +113,7 @@ def _stream(plan: _Plan, channel_step: int) -> Array:
         w0, w1 = (matrix[k].reshape(-1, 4) for k in (c0, c1))
         if plan.wide:
             words.append(np.array([bias[c0], bias[c0], bias[c1], bias[c1]]))
-            lanes = [_pair(w[:, k], w[:, k + 2]) for k in (0, 1) for w in (w0, w1)]
+            lanes = [pair(w[:, k], w[:, k + 2]) for k in (0, 1) for w in (w0, w1)]
             words.append(np.stack(lanes, axis=1).ravel())
             tail = [r.multiplier[c0], r.addend[c0], r.multiplier[c1], r.addend[c1],
                     c0 * channel_step, c1 * channel_step]  # fmt: skip
@@ -115,7 +123,7 @@ def _stream(plan: _Plan, channel_step: int) -> Array:
             both = 256 * bias[c1] + bias[c0]
             words.append(np.array([bias[c0]] * 3 + [both] * 3))
             h = 256 * w1 + w0
-            words.append(np.stack([_pair(h[:, k], h[:, k + 2]) for k in (0, 1)], axis=1).ravel())
+            words.append(np.stack([pair(h[:, k], h[:, k + 2]) for k in (0, 1)], axis=1).ravel())
             tail = []
             for c_, lanes_right in ((c0, 0), (c1, 8)):
                 log2 = int(r.scale_log2[c_])
@@ -123,11 +131,6 @@ def _stream(plan: _Plan, channel_step: int) -> Array:
                 tail += [r.multiplier[c_], r.addend[c_], last, c_ * channel_step]
         words.append(np.array(tail))
     return wrap32(np.concatenate(words)).astype(np.int32)
-
-
-def _pair(low: Array, high: Array) -> Array:
-    """Return words that hold two signed halfwords each."""
-    return (low & 0xFFFF) | ((high & 0xFFFF) << 16)
 
 
 def _whole(site: Site) -> bool:
@@ -215,5 +218,7 @@ def _kernel(band: int) -> Kernel:
     )  # fmt: skip
 
 
+# Depthwise filters over one channel are dense filters.
 # Tiles of 2 (3) pixels run over 2 (3) rows where a row alone would leave pixels over.
 CONV_2D = (_kernel(2), _kernel(3), _kernel(1))
+DEPTHWISE_CONV_2D = CONV_2D
