@@ -73,7 +73,8 @@ class Builder:
         variable: bool = False,
     ) -> int:
         """Add a tensor and return its index; `scale` None leaves the quantisation out."""
-        array = None if data is None else np.ascontiguousarray(data, dtype)
+        held = "int8" if dtype == "int4" else dtype
+        array = None if data is None else np.ascontiguousarray(data, held)
         scales = () if scale is None else tuple(float(s) for s in tuple_of(scale))
         zeros = () if scale is None else tuple(int(z) for z in tuple_of(zero))
         label = f"t{len(self.tensors)}" if name is None else name
@@ -134,7 +135,8 @@ def write(
         number = 0
         if t.data is not None:
             number = len(buffers)
-            buffers.append(_buffer(b, t.data.tobytes(), align(t.data.nbytes)))
+            raw = _nibbles(t.data) if t.dtype == "int4" else t.data.tobytes()
+            buffers.append(_buffer(b, raw, align(len(raw))))
         written.append(_tensor(b, t, number))
     codes: dict[tuple[int, str | None, int], int] = {}
     stored = [_operator(b, o, codes) for o in operators]
@@ -178,6 +180,13 @@ def _tables(b: Any, offsets: Sequence[int]) -> int:
 
 def _ints(b: Any, values: Sequence[int]) -> int:
     return int(b.CreateNumpyVector(np.asarray(values, np.int32)))
+
+
+def _nibbles(data: NDArray[Any]) -> bytes:
+    """Pack signed 4-bit numbers two to a byte, the first in the lower half."""
+    flat = data.reshape(-1) & 15
+    padded = np.append(flat, [0] * (flat.size % 2)).astype(np.uint8)
+    return bytes(padded[::2] | padded[1::2] << 4)
 
 
 def _empty_buffer(b: Any) -> int:

@@ -290,16 +290,21 @@ class _Reader:
         shape = tuple(int(stored.Shape(k)) for k in range(rank))
         _check_shape(shape, name)
         kind = self.type_names.get(stored.Type(), str(stored.Type())).lower()
+        packed = kind == "int4"
         try:
-            dtype = DType(kind)
+            dtype = DType.INT8 if packed else DType(kind)
         except ValueError:
             raise ModelError(f"element type {kind} is not supported", where=name) from None
         quantization = self._quantization(stored, dtype, name)
-        return Tensor(name, shape, dtype, quantization, self._data(stored, shape, dtype, name))
+        data = self._data(stored, shape, dtype, name, packed)
+        if packed and data is None:
+            raise ModelError("only constants may be int4", where=name)
+        return Tensor(name, shape, dtype, quantization, data)
 
     def _data(
-        self, stored: Any, shape: tuple[int, ...], dtype: DType, name: str
+        self, stored: Any, shape: tuple[int, ...], dtype: DType, name: str, packed: bool
     ) -> NDArray[Any] | None:
+        """Return a constant's values, None for a tensor without; packed ones are nibbles."""
         index = stored.Buffer()
         if stored.IsVariable():
             raise ModelError("networks with state are not supported", where=name)
@@ -309,13 +314,15 @@ class _Reader:
         if buffer is None or buffer.DataLength() == 0:
             return None
         raw = np.asarray(buffer.DataAsNumpy()).tobytes()
-        need = math.prod(shape) * dtype.size
+        need = -(-math.prod(shape) // 2) if packed else math.prod(shape) * dtype.size
         if len(raw) != need:
             raise ModelError(
                 "a constant does not hold as many bytes as its shape says",
                 f"{len(raw):,} bytes for {dtype.value}{list(shape)}, which needs {need:,}",
                 where=name,
             )
+        if packed:
+            return constant(_unpack_nibbles(raw, math.prod(shape)).reshape(shape))
         little = np.dtype(dtype.numpy).newbyteorder("<")
         return constant(np.frombuffer(raw, little).astype(dtype.numpy).reshape(shape))
 
@@ -352,6 +359,13 @@ def _check_shape(shape: tuple[int, ...], name: str) -> None:
             "a tensor has a dynamic, empty or absurdly large shape", f"{list(shape)}",
             "export the model with fixed sizes and batch 1", where=name,
         )  # fmt: skip
+
+
+def _unpack_nibbles(raw: bytes, count: int) -> NDArray[np.int8]:
+    """Return signed 4-bit numbers as int8, the lower half of each byte first (TFLite INT4)."""
+    data = np.frombuffer(raw, np.uint8)
+    nibbles = np.stack([data & 15, data >> 4], axis=1).reshape(-1)[:count].astype(np.int8)
+    return np.where(nibbles > 7, nibbles - 16, nibbles).astype(np.int8)
 
 
 def _codes(enumeration: type[Any]) -> dict[int, str]:

@@ -139,7 +139,7 @@ def channel_multipliers(
 
 
 def weights_are_constant(call: Call) -> str | None:
-    """Weights are constant int8 with zero point 0, one scale or one per output channel."""
+    """Weights are constant int8 or int4, zero point 0, one scale or one per output channel."""
     weights, output = call.input(1), call.output
     if not weights.constant or weights.dtype.value != "int8":
         return f"weights '{weights.name}' are {weights.dtype.value}"
