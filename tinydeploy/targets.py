@@ -104,6 +104,7 @@ class Target(_Table, frozen=True, kw_only=True):
         "armv8-m",
         "armv8.1-m-mve",
         "rv32imac",
+        "rv32imac-rvv",
         "host",
     ]
     features: tuple[Literal["mul", "dsp", "mve"], ...] = ()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tinydeploy.ops import _armv6m, _armv7m, _dsp, _mve, _rv32
+from tinydeploy.ops import _armv6m, _armv7m, _dsp, _mve, _rv32, _rvv
 from tinydeploy.ops.base import Kernel, portable
 
-_FAMILIES = (_mve, _dsp, _armv7m, _armv6m, _rv32)
+_FAMILIES = (_mve, _dsp, _armv7m, _armv6m, _rvv, _rv32)
 
 
 def kernels(operator: str, template: str) -> tuple[Kernel, ...]:

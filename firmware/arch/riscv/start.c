@@ -55,9 +55,19 @@ static void guard_stack(void)
     }
 }
 
+/* Vector instructions trap until mstatus.VS is not "off": "Vector Extension", 3.2. */
+static void enable_vectors(void)
+{
+#if defined(TD_VECTOR) || defined(__riscv_vector)
+    uint32_t initial = 1u << 9;
+    __asm volatile("csrs mstatus, %0" ::"r"(initial));
+#endif
+}
+
 void td_start(void)
 {
     guard_stack();
+    enable_vectors();
     memcpy(td_link_data_start, td_link_data_image, (size_t)(td_link_data_end - td_link_data_start));
     memcpy(td_link_code_start, td_link_code_image, (size_t)(td_link_code_end - td_link_code_start));
     __asm volatile("fence" ::: "memory");

@@ -1,0 +1,13 @@
+"""Offer the kernels written for RV32 with the vector extension, best first, per operator."""
+
+from __future__ import annotations
+
+from tinydeploy.ops._rvv_conv import CONV
+from tinydeploy.ops.base import Kernel
+
+ADD: tuple[Kernel, ...] = ()
+AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
+CONV_2D: tuple[Kernel, ...] = (CONV,)
+DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (CONV,)
+FULLY_CONNECTED: tuple[Kernel, ...] = (CONV,)
+MEAN: tuple[Kernel, ...] = ()
