@@ -133,6 +133,59 @@ def constants(site: Site) -> dict[str, int]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class TapParams:
+    """Mirror td_depthwise_conv_2d_armv7m_taps_params."""
+
+    in_w: int
+    in_c: int
+    out_w: int
+    depth_multiplier: int
+    kernel_h: int
+    kernel_w: int
+    stride_w: int
+    dilation_w: int
+    pad_left: int
+    in_zero: int
+    x_step: int
+    c_step: int
+    zero_point: int
+    clamp_min: int
+    clamp_max: int
+    scales: Array  # int32 [channels, 3]
+    weights: Array  # int8 [channels, taps]
+
+
+def accepts_taps(site: Site) -> bool:
+    """Accept any shape whose sums can be scaled by one long multiplication."""
+    return site.isa == "armv7-m" and fits(depthwise_sums(site), "DEPTHWISE_CONV_2D", site)
+
+
+def tap_params(site: Site) -> TapParams:
+    call, g, sums = site.call, window.convolution(site.call), depthwise_sums(site)
+    in_c, out_c, layout = call.input().shape[3], call.output.shape[3], site.output_layout
+    multiplier, shift = scaling(sums)
+    return TapParams(
+        g.in_w, in_c, g.out_w, out_c // in_c, g.kernel_h, g.kernel_w, g.stride_w, g.dilation_w,
+        g.pad_left, sums.in_zero, 1 if layout.planar else out_c,
+        layout.plane_bytes(call.output) if layout.planar else 1,
+        _zero(sums), sums.clamp_min, sums.clamp_max,
+        np.stack([sums.bias, multiplier, shift], axis=1).astype(np.int32),
+        np.ascontiguousarray(sums.weights),
+    )  # fmt: skip
+
+
+def tap_scratch(site: Site) -> int:
+    """A pointer per tap, and one pixel of padding."""
+    g = window.convolution(site.call)
+    return 4 * g.kernel_h * g.kernel_w + -(-site.call.input().shape[3] // 4) * 4
+
+
+def tap_constants(site: Site) -> dict[str, int]:
+    sums = depthwise_sums(site)
+    return {"sign": int(sums.signed), "clamp": int(sums.clamped)}
+
+
 DEPTHWISE = (
     Kernel(
         "depthwise_conv_2d_armv7m",
@@ -143,6 +196,16 @@ DEPTHWISE = (
         band=2,
         pad_row=True,
         wants=wants,
+        planar_output=True,
+    ),
+    Kernel(
+        "depthwise_conv_2d_armv7m_taps",
+        "td_depthwise_conv_2d_armv7m_taps",
+        accepts=accepts_taps,
+        params=tap_params,
+        constants=tap_constants,
+        scratch=tap_scratch,
+        pad_row=True,
         planar_output=True,
     ),
 )
