@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinydeploy.numerics.fixedpoint import wrap32
 from tinydeploy.ops import _rv32_pack as pack
 from tinydeploy.ops import _window as window
 from tinydeploy.ops.base import Array, Kernel, Site
@@ -120,7 +121,8 @@ def params(site: Site) -> Params:
     scale = plan.scale
     # Where the weights carry no factor 4, the kernel multiplies the sum by it.
     start = plan.start * 4 if site.optimize == "speed" else plan.start
-    heads = np.stack([start.astype(np.int32), scale.multiplier, scale.addend, scale.shift], axis=1)
+    start = wrap32(start).astype(np.int32)
+    heads = np.stack([start, scale.multiplier, scale.addend, scale.shift], axis=1)
     return Params(
         plan.in_h, plan.in_w, p.in_c, p.depth_multiplier, _plane(plan), plan.pitch,
         plan.top * plan.pitch + plan.left, -p.in_offset, plan.out_h, plan.out_w, out_c,

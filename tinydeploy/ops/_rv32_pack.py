@@ -17,7 +17,7 @@ from tinydeploy.ops.base import Array
 
 BIAS = 0x8000  # what each chunk's sum starts with, so that its low field never borrows
 MAX_CHUNK = 16  # terms that the unrolled loop of the assembly holds
-MAX_SUM = 2**29  # accumulators must stay below this to be multiplied by 4
+MAX_SUM = 2**29  # accumulators must stay below this to be multiplied by 4, unless nothing varies
 MAX_RIGHT_SHIFT = 21  # keeps output zero point << (shift + 1) and the sum below 2^30
 
 
@@ -42,7 +42,7 @@ def scaling(
     single: bool,
 ) -> Scaling | None:  # fmt: skip
     """Return the scaling of channels whose accumulators lie in low..high, None if not exact."""
-    if (np.maximum(np.abs(low), np.abs(high)) >= MAX_SUM).any():
+    if (np.maximum(np.abs(low), np.abs(high)) >= 2**31).any():
         return None
     m, a, s = multiplier.astype(np.int64), np.zeros(len(low), np.int64), np.ones(len(low), np.int64)
     signed = clamp[0] < out_zero and not single
@@ -56,7 +56,8 @@ def scaling(
             if not -(1 << 20) < a[c] < 1 << 20:
                 return None
             continue
-        if e < 0 or e > MAX_RIGHT_SHIFT or (e == 0 and signed):
+        large = max(abs(int(low[c])), abs(int(high[c]))) >= MAX_SUM
+        if large or e < 0 or e > MAX_RIGHT_SHIFT or (e == 0 and signed):
             return None
         rounding = (1 << e) if single else (1 << e) + 1 if e else 1
         a[c], s[c] = rounding + (out_zero << (e + 1)), e + 1
