@@ -165,7 +165,88 @@ def _plain(site: Site) -> bool:
     return site.input_layout().plain and site.output_layout.plain
 
 
+@dataclass(frozen=True, slots=True)
+class Params3x3:
+    """Mirror td_depthwise_3x3_rv32_params."""
+
+    in_h: int
+    in_w: int
+    in_c: int
+    multiplier_: int
+    plane_bytes: int
+    first: int
+    fill: int
+    out_h: int
+    out_w: int
+    out_c: int
+    clamp_min: int
+    clamp_max: int
+    weights: Array  # [out_c][3][3], int32 times 4 when wide, else int8
+    heads: Array  # int32 [out_c][4 * bias, multiplier, addend, shift]
+
+
+def _pitch_3x3(plan: _Plan, site: Site) -> int:
+    """Return the bytes of a plane's row, which the code has as constants: few different ones."""
+    if site.optimize == "speed":
+        return plan.pitch
+    return next((n for n in (8, 16, 32, 64) if n >= plan.pitch), plan.pitch)
+
+
+def accepts_3x3(site: Site) -> bool:
+    """Accept 3x3 filters of stride 1 or 2 on images of any width."""
+    if not accepts(site) or not _plain(site):
+        return False
+    plan = _plan(site)
+    assert plan is not None
+    return (
+        not plan.turned
+        and plan.kernel_h == plan.kernel_w == 3
+        and plan.stride_h == plan.stride_w <= 2
+        and plan.dilation_h == plan.dilation_w == 1
+        and plan.pitch <= 500  # offsets of up to 4 rows are immediates
+    )
+
+
+def params_3x3(site: Site) -> Params3x3:
+    plan = _plan(site)
+    assert plan is not None
+    p, pitch = params(site), _pitch_3x3(plan, site)
+    heads = p.heads.copy()
+    heads[:, 0] = wrap32(plan.start * 4).astype(np.int32)
+    return Params3x3(
+        p.in_h, p.in_w, p.in_c, p.multiplier_, scratch_3x3(site), plan.top * pitch + plan.left,
+        p.fill, p.out_h, p.out_w, p.out_c, p.clamp_min, p.clamp_max, p.weights, heads,
+    )  # fmt: skip
+
+
+def scratch_3x3(site: Site) -> int:
+    plan = _plan(site)
+    assert plan is not None
+    return -(-plan.rows * _pitch_3x3(plan, site) // 4) * 4
+
+
+def constants_3x3(site: Site) -> dict[str, int]:
+    plan = _plan(site)
+    assert plan is not None
+    return {
+        "stride": plan.stride_w,
+        "pitch": _pitch_3x3(plan, site),
+        "odd": plan.out_w % 2,
+        "away": int(plan.scale.signed),
+        "wide": int(site.optimize == "speed"),
+    }
+
+
 DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (
+    Kernel(
+        "depthwise_3x3_rv32",
+        "td_depthwise_3x3_rv32",
+        accepts=accepts_3x3,
+        params=params_3x3,
+        constants=constants_3x3,
+        scratch=scratch_3x3,
+        whole=_plain,
+    ),
     Kernel(
         "depthwise_rv32",
         "td_depthwise_rv32",
