@@ -44,8 +44,8 @@ class Filters:
     requant: Requant
 
 
-def filters_of(site: Site) -> Filters | None:
-    """Return the filters of a node with one filter per channel, scaled and ready to be packed."""
+def filters_of(site: Site, scaled: bool = True) -> Filters | None:
+    """Return the filters of a node with one filter per channel, scaled unless they stay int8."""
     call = site.call
     weights = call.input(1).data
     assert weights is not None
@@ -64,7 +64,7 @@ def filters_of(site: Site) -> Filters | None:
     how = requant(flat, bias, multiplier, shift, call.output.zero_point, single)
     if how is None:
         return None
-    scale = np.where(how.constant, 0, np.int64(1) << how.scale_log2)
+    scale = np.where(how.constant, 0, np.int64(1) << (how.scale_log2 if scaled else 0))
     return Filters(filters * scale[:, None, None], bias * scale, how)
 
 
