@@ -8,7 +8,6 @@ from tinydeploy.ops._rv32_dense import FULLY_CONNECTED
 from tinydeploy.ops._rv32_depthwise import DEPTHWISE_CONV_2D
 from tinydeploy.ops.base import Kernel
 
-
 AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
 
 

@@ -206,4 +206,3 @@ CONV_2D: tuple[Kernel, ...] = (
         whole=_whole,
     ),
 )
-

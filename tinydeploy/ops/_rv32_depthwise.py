@@ -70,7 +70,7 @@ def _plan(site: Site) -> _Plan | None:
     if not (g.out_h and g.out_w and g.in_h and g.in_w):
         return None
     turned = g.in_w == g.out_w == g.kernel_w == 1 and g.pad_left == 0
-    shape = (
+    shape: tuple[int, ...] = (
         g.in_h, g.in_w, g.out_h, g.out_w, g.kernel_h, g.kernel_w,
         g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.pad_top, g.pad_left,
     )  # fmt: skip

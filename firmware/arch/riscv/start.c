@@ -39,7 +39,7 @@ __attribute__((naked, section(".vectors"), used)) void td_reset(void)
                    "la t0, td_trap\n\t"
                    "csrw mtvec, t0\n\t"
                    "csrw mie, zero\n\t"
-                   "j td_start");
+                   "tail td_start");
 }
 
 /* Make a stack that overflows fault, where the memory below it would take the bytes: a locked
@@ -100,7 +100,7 @@ __attribute__((naked, aligned(4))) void td_trap(void)
 {
     __asm volatile("mv a0, sp\n\t"
                    "la sp, td_link_stack_top\n\t"
-                   "j td_trap_report");
+                   "tail td_trap_report");
 }
 
 void td_trap_report(uint32_t stack_pointer)
