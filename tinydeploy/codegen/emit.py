@@ -154,7 +154,6 @@ def _step(
     params = kernel.params(site) if kernel.params else op.params(call, profile)
     values = kernel.constants(site)
     out, out_layout = call.output, selection.layout(node.outputs[0])
-    scratch = plan.scratch.get(position)
     return {
         "index": position,
         "node": node,
@@ -176,8 +175,8 @@ def _step(
         if pad_row
         else 0,
         "pad_value": call.input().zero_point if pad_row else 0,
-        "scratch": None if scratch is None or not kernel.scratch(site) else scratch + pad_row,
-        "pad_row_at": scratch,
+        "scratch": plan.scratch.get(position),
+        "pad_row_at": plan.pad_rows.get(position),
         "reads": [_describe(graph, plan, node.inputs[k]) for k in op.inputs(call)],
         "writes": _describe(graph, plan, node.outputs[0]),
         "macs": op.macs(call),

@@ -21,11 +21,14 @@ class Layout:
     Interleaved rows hold pixel after pixel, each with all channels (HWC). Planar rows hold one
     plane of columns after the other, one per channel (HCW): what depthwise kernels want. Padding
     columns hold the zero point; a plane, or an interleaved row, is left + width + right columns.
+    A tensor that is streamed is worked on row by row, and only `ring` of its rows are held at a
+    time: row y lies at place y modulo ring.
     """
 
     planar: bool = False
     left: int = 0
     right: int = 0
+    ring: int = 0
 
     @property
     def plain(self) -> bool:
@@ -48,7 +51,15 @@ class Layout:
 
     def bytes(self, tensor: Tensor) -> int:
         """Bytes of the whole tensor."""
-        return tensor.bytes if self.plain else self.row_bytes(tensor) * tensor.rows
+        return tensor.bytes if self.plain else self.row_bytes(tensor) * self.held(tensor)
+
+    def held(self, tensor: Tensor) -> int:
+        """Rows that are in memory at a time."""
+        return min(self.ring, tensor.rows) if self.ring else tensor.rows
+
+    def wraps(self, tensor: Tensor) -> bool:
+        """Tell whether rows are overwritten by later ones."""
+        return 0 < self.ring < tensor.rows
 
     def unpack(self, data: Buffer, tensor: Tensor) -> Array:
         """Return the array whose bytes lie in this layout."""
@@ -66,8 +77,13 @@ class Layout:
     def __str__(self) -> str:
         if self.plain:
             return ""
-        order = "planar" if self.planar else "padded"
-        return f"{order} rows, {self.left}+{self.right} padding columns"
+        words = []
+        if self.ring:
+            words.append(f"{self.ring} rows held")
+        if self.planar or self.left or self.right:
+            order = "planar" if self.planar else "padded"
+            words.append(f"{order} rows, {self.left}+{self.right} padding columns")
+        return ", ".join(words)
 
 
 PLAIN = Layout()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from tinydeploy.plan.layout import Buffer
 from tinydeploy.plan.liveness import lower_bound
@@ -11,34 +12,62 @@ from tinydeploy.plan.liveness import lower_bound
 _RESTARTS = 200
 
 
-def place_in_order(buffers: Sequence[Buffer], order: Sequence[int]) -> tuple[list[int], int]:
+# (buffer below, buffer above) -> bytes that the upper one must begin above the lower one; such a
+# pair may share bytes otherwise.
+Pairs = Mapping[tuple[int, int], int]
+
+
+def _apart(buffers: Sequence[Buffer], pairs: Pairs, a: int, at: int, b: int, bt: int) -> bool:
+    """Tell whether two buffers at offsets `at` and `bt` get along."""
+    if at + buffers[a].bytes <= bt or bt + buffers[b].bytes <= at:
+        return True
+    if (a, b) in pairs and bt - at >= pairs[a, b]:
+        return True
+    return (b, a) in pairs and at - bt >= pairs[b, a]
+
+
+def place_in_order(
+    buffers: Sequence[Buffer], order: Sequence[int], pairs: Pairs = MappingProxyType({})
+) -> tuple[list[int], int]:
     """Put each buffer at the lowest offset free over its lifetime; return (offsets, arena bytes).
 
-    TensorFlow Lite Micro's GreedyMemoryPlanner with the order left to the caller.
+    TensorFlow Lite Micro's GreedyMemoryPlanner with the order left to the caller, and with
+    buffers that may overlap.
     """
     offsets = [0] * len(buffers)
-    placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last
+    placed: list[int] = []
     total = 0
     for index in order:
         b = buffers[index]
-        at = 0
-        for offset, end, first, last in sorted(placed):
-            if first <= b.last and b.first <= last:
-                if offset - at >= b.bytes:
-                    break
-                at = max(at, end)
+        rivals = [
+            k for k in placed if buffers[k].first <= b.last and b.first <= buffers[k].last
+        ]
+        spots = {0}
+        for k in rivals:
+            spots.add(offsets[k] + buffers[k].bytes)
+            if (k, index) in pairs:
+                spots.add(offsets[k] + pairs[k, index])
+            if (index, k) in pairs and offsets[k] >= pairs[index, k]:
+                spots.add(offsets[k] - pairs[index, k])
+        at = min(
+            spot
+            for spot in spots
+            if all(_apart(buffers, pairs, index, spot, k, offsets[k]) for k in rivals)
+        )
         offsets[index] = at
-        placed.append((at, at + b.bytes, b.first, b.last))
+        placed.append(index)
         total = max(total, at + b.bytes)
     return offsets, total
 
 
-def allocate_greedy(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
+def allocate_greedy(
+    buffers: Sequence[Buffer], pairs: Pairs = MappingProxyType({}), bound: int | None = None
+) -> tuple[list[int], int]:
     """Return (offsets in bytes, arena bytes): the best of several orders and of shuffled ones.
 
     Deterministic; stops as soon as the liveness bound is reached.
     """
-    bound = lower_bound(tuple(buffers))
+    bound = lower_bound(tuple(buffers)) if bound is None else bound
     keys: tuple[Callable[[Buffer], tuple[int, ...]], ...] = (
         lambda b: (-b.bytes, b.first),
         lambda b: (b.first, -b.bytes),
@@ -50,7 +79,7 @@ def allocate_greedy(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
     best_order: list[int] = []
     for key in keys:
         order = sorted(range(len(buffers)), key=lambda i, k=key: k(buffers[i]))  # type: ignore[misc]
-        offsets, total = place_in_order(buffers, order)
+        offsets, total = place_in_order(buffers, order, pairs)
         if best is None or total < best[1]:
             best, best_order = (offsets, total), order
     assert best is not None
@@ -63,18 +92,19 @@ def allocate_greedy(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
             order.insert(
                 generator.randrange(len(order)), order.pop(generator.randrange(len(order)))
             )
-        offsets, total = place_in_order(buffers, order)
+        offsets, total = place_in_order(buffers, order, pairs)
         if total <= best[1]:
             best, best_order = (offsets, total), order
     return best
 
 
-def check_no_overlap(buffers: Sequence[Buffer], offsets: Sequence[int]) -> None:
-    """Raise ValueError if two buffers alive at the same step share a byte."""
+def check_no_overlap(
+    buffers: Sequence[Buffer], offsets: Sequence[int], pairs: Pairs = MappingProxyType({})
+) -> None:
+    """Raise ValueError if two buffers alive at the same step share a byte, but for the pairs."""
     for i, a in enumerate(buffers):
         for j in range(i):
             b = buffers[j]
-            if a.first <= b.last and b.first <= a.last:
-                apart = offsets[i] + a.bytes <= offsets[j] or offsets[j] + b.bytes <= offsets[i]
-                if not apart:
-                    raise ValueError(f"buffers '{a.label}' and '{b.label}' overlap")
+            together = a.first <= b.last and b.first <= a.last
+            if together and not _apart(buffers, pairs, i, offsets[i], j, offsets[j]):
+                raise ValueError(f"buffers '{a.label}' and '{b.label}' overlap")

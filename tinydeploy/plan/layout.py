@@ -25,26 +25,16 @@ class Buffer:
 
 
 @dataclass(frozen=True, slots=True)
-class Ring:
-    """Keep only the last `rows` rows of a tensor, in a line buffer at `offset`."""
-
-    tensor: int
-    rows: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
 class Segment:
     """Run nodes together: one whole node ("layer"), or several row by row ("streamed").
 
-    A streamed segment produces `rows` rows of its last tensor per step, and its inner tensors
-    live in rings.
+    `calls` says, per step of a streamed segment and per node, how many bands of rows the node's
+    kernel computes; inner tensors live in rings, as their layouts say.
     """
 
     kind: str
     nodes: tuple[int, ...]
-    rows: int = 0
-    rings: tuple[Ring, ...] = ()
+    calls: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +45,7 @@ class MemoryPlan:
     lower_bound_bytes: no plan of these lifetimes can be smaller (largest sum alive at one step,
     or what the solver proved).
     optimal: the arena equals the bound.
-    scratch: offset per node that needs scratch memory.
+    scratch, pad_rows: offset per node that needs scratch memory, or a row of zero points.
     selection: the kernels and layouts the plan was made for.
     """
 
@@ -63,6 +53,7 @@ class MemoryPlan:
     offsets: tuple[int, ...]
     segments: tuple[Segment, ...]
     scratch: dict[int, int]
+    pad_rows: dict[int, int]
     arena_bytes: int
     lower_bound_bytes: int
     allocator: str

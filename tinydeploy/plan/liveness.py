@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from tinydeploy.ir import Graph, Node
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import PLAIN, Call, op_named
@@ -14,14 +17,34 @@ def executed(graph: Graph) -> tuple[int, ...]:
     return tuple(p for p, n in enumerate(graph.nodes) if not op_named(n.op).view)
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Hold all buffers of a plan, and which of them serves a node as scratch or as pad row."""
+
+    buffers: tuple[Buffer, ...]
+    scratch: dict[int, int]
+    pad_rows: dict[int, int]
+
+    def holding(self, tensor: int) -> int:
+        """Return the index of the buffer that holds a tensor."""
+        return next(k for k, b in enumerate(self.buffers) if tensor in b.tensors)
+
+
 def buffers_of(
-    graph: Graph, profile: IntegerProfile, selection: Selection
-) -> tuple[tuple[Buffer, ...], dict[int, int]]:
-    """Return the buffers, and for each node with scratch memory the index of its buffer.
+    graph: Graph,
+    profile: IntegerProfile,
+    selection: Selection,
+    segments: Sequence[tuple[int, ...]] = (),
+) -> Needs:
+    """Return the buffers of a network.
 
     A step is the position of a node in the graph. Inputs live from step -1, outputs to step n.
+    The nodes of a segment run together: what one of them touches lives as long as the segment.
+    They share scratch memory; each has its own row of padding.
     """
-    last = _last_uses(graph)
+    span = {p: (p, p) for p in range(len(graph.nodes))}
+    span.update({p: (nodes[0], nodes[-1]) for nodes in segments for p in nodes})
+    last = _last_uses(graph, span)
     owner: dict[int, int] = {}  # tensor -> group
     groups: list[list[int]] = []
     births: list[int] = []
@@ -34,13 +57,14 @@ def buffers_of(
     for i in dict.fromkeys(graph.inputs):
         open_group(i, -1)
     for step, node in enumerate(graph.nodes):
-        reused = _reusable_input(graph, selection, node, step, last, owner, groups)
+        alone = span[step] == (step, step)
+        reused = _reusable_input(graph, selection, node, step, last, owner, groups, alone)
         for k, o in enumerate(node.outputs):
             if k == 0 and reused is not None:
                 owner[o] = owner[reused]
                 groups[owner[reused]].append(o)
             else:
-                open_group(o, step)
+                open_group(o, span[step][0])
     buffers = [
         Buffer(
             graph.tensors[g[0]].name,
@@ -52,11 +76,19 @@ def buffers_of(
         for k, g in enumerate(groups)
     ]
     scratch: dict[int, int] = {}
-    for step in range(len(graph.nodes)):
-        if size := selection.scratch(graph, step, profile):
-            scratch[step] = len(buffers)
-            buffers.append(Buffer(f"scratch of node {step}", (), aligned(size), step, step))
-    return tuple(buffers), scratch
+    pad_rows: dict[int, int] = {}
+    for nodes in segments or [(p,) for p in range(len(graph.nodes))]:
+        first, end = span[nodes[0]]
+        sizes = {p: selection.scratch(graph, p, profile) for p in nodes}
+        if most := max(sizes.values()):
+            scratch.update({p: len(buffers) for p, size in sizes.items() if size})
+            label = f"scratch of node {first}" + (f" to {end}" if end > first else "")
+            buffers.append(Buffer(label, (), aligned(most), first, end))
+        for p in nodes:
+            if size := selection.pad_row_bytes(graph, p):
+                pad_rows[p] = len(buffers)
+                buffers.append(Buffer(f"padding of node {p}", (), aligned(size), first, end))
+    return Needs(tuple(buffers), scratch, pad_rows)
 
 
 def lower_bound(buffers: tuple[Buffer, ...]) -> int:
@@ -65,12 +97,12 @@ def lower_bound(buffers: tuple[Buffer, ...]) -> int:
     return max((sum(b.bytes for b in buffers if b.first <= s <= b.last) for s in steps), default=0)
 
 
-def _last_uses(graph: Graph) -> dict[int, int]:
+def _last_uses(graph: Graph, span: Mapping[int, tuple[int, int]]) -> dict[int, int]:
     last: dict[int, int] = dict.fromkeys(graph.inputs, -1)
     for step, node in enumerate(graph.nodes):
         for i in (*node.inputs, *node.outputs):
             if i is not None:
-                last[i] = step
+                last[i] = max(span[step][1], last.get(i, -1))
     last.update(dict.fromkeys(graph.outputs, len(graph.nodes)))
     return last
 
@@ -83,6 +115,7 @@ def _reusable_input(
     last: dict[int, int],
     owner: dict[int, int],
     groups: list[list[int]],
+    alone: bool,
 ) -> int | None:
     """Return the input whose buffer the first output takes over, if any.
 
@@ -95,6 +128,8 @@ def _reusable_input(
             continue
         if op.view:
             return i
+        if not alone:
+            continue
         if selection.layout(i) != PLAIN or selection.layout(node.outputs[0]) != PLAIN:
             continue
         free = all(last[t] <= step for t in groups[owner[i]])

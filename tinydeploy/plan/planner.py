@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import PROFILES, IntegerProfile
-from tinydeploy.plan.arena import allocate_greedy, check_no_overlap
+from tinydeploy.plan.arena import Pairs, allocate_greedy, check_no_overlap
 from tinydeploy.plan.exact import allocate_exact, solver_installed
-from tinydeploy.plan.layout import Buffer, MemoryPlan, Segment
-from tinydeploy.plan.liveness import buffers_of, executed, lower_bound
+from tinydeploy.plan.layout import MemoryPlan, Segment
+from tinydeploy.plan.liveness import Needs, buffers_of, executed, lower_bound
 from tinydeploy.plan.select import Selection, portable
 
 
@@ -26,14 +26,19 @@ def plan_layers(
     are the portable ones.
     """
     selection = selection or portable(graph, profile)
-    buffers, scratch_buffers = buffers_of(graph, profile, selection)
-    bound = lower_bound(buffers)
-    offsets, total = allocate_greedy(buffers)
+    needs = buffers_of(graph, profile, selection)
+    bound = lower_bound(needs.buffers)
+    offsets, total = allocate_greedy(needs.buffers)
     used = "greedy"
     if allocator == "exact" or (allocator == "auto" and total > bound and solver_installed()):
-        offsets, total, bound = allocate_exact(buffers, offsets, total)
+        offsets, total, bound = allocate_exact(needs.buffers, offsets, total)
         used = "exact"
-    return _placed(graph, selection, buffers, scratch_buffers, offsets, bound, used)
+    return placed(graph, selection, needs, layers(graph), offsets, bound, used)
+
+
+def layers(graph: Graph) -> tuple[Segment, ...]:
+    """Return one segment per node that does work."""
+    return tuple(Segment("layer", (p,)) for p in executed(graph))
 
 
 def plan_at(
@@ -48,28 +53,36 @@ def plan_at(
 
     Raises ValueError when the offsets do not belong to this graph and selection.
     """
-    buffers, scratch_buffers = buffers_of(graph, profile, selection)
-    if len(offsets) != len(buffers) or min(offsets, default=0) < 0:
-        raise ValueError(f"{len(offsets)} offsets for {len(buffers)} buffers")
-    return _placed(graph, selection, buffers, scratch_buffers, offsets, bound, allocator)
+    needs = buffers_of(graph, profile, selection)
+    if len(offsets) != len(needs.buffers) or min(offsets, default=0) < 0:
+        raise ValueError(f"{len(offsets)} offsets for {len(needs.buffers)} buffers")
+    return placed(graph, selection, needs, layers(graph), offsets, bound, allocator)
 
 
-def _placed(
+def placed(
     graph: Graph,
     selection: Selection,
-    buffers: tuple[Buffer, ...],
-    scratch_buffers: Mapping[int, int],
+    needs: Needs,
+    segments: tuple[Segment, ...],
     offsets: Sequence[int],
     bound: int,
     used: str,
+    pairs: Pairs | None = None,
 ) -> MemoryPlan:
-    check_no_overlap(buffers, offsets)
+    """Return a plan with its buffers at the given offsets; raises ValueError if they collide."""
+    buffers = needs.buffers
+    check_no_overlap(buffers, offsets, pairs or {})
     total = max((o + b.bytes for o, b in zip(offsets, buffers, strict=True)), default=0)
+
+    def at(places: Mapping[int, int]) -> dict[int, int]:
+        return {node: offsets[k] for node, k in places.items()}
+
     return MemoryPlan(
         buffers,
         tuple(offsets),
-        tuple(Segment("layer", (p,)) for p in executed(graph)),
-        {node: offsets[k] for node, k in scratch_buffers.items()},
+        segments,
+        at(needs.scratch),
+        at(needs.pad_rows),
         total,
         bound,
         used,

@@ -46,12 +46,11 @@ class Selection:
         return -(-size // 4) * 4
 
     def scratch(self, graph: Graph, position: int, profile: IntegerProfile) -> int:
-        """Return the bytes of scratch memory of a node: its pad row, then the kernel's own."""
+        """Return the bytes of scratch memory that a node's kernel asks for."""
         kernel = self.kernels[position]
         if kernel is None:
             return 0
-        own = kernel.scratch(self.site(graph, position, profile))
-        return self.pad_row_bytes(graph, position) + own
+        return kernel.scratch(self.site(graph, position, profile))
 
 
 def select(
