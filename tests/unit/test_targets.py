@@ -26,6 +26,7 @@ NAMES = {
     "mps3-an547",
     "netduinoplus2",
     "riscv-virt",
+    "riscv-virt-rvv",
 }
 GOOD = (resources.folder("targets") / "microbit.toml").read_text()
 
@@ -50,7 +51,15 @@ def test_each_target_names_drivers_that_exist(target) -> None:  # type: ignore[n
 
 @pytest.mark.parametrize(
     "name",
-    ["mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", "riscv-virt"],
+    [
+        "mps2-an385",
+        "mps2-an386",
+        "mps2-an500",
+        "mps2-an505",
+        "mps3-an547",
+        "riscv-virt",
+        "riscv-virt-rvv",
+    ],
 )
 def test_emulated_machines_hold_a_large_model(name: str) -> None:
     target = load_target(name)

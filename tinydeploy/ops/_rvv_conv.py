@@ -192,6 +192,4 @@ def _whole(site: Site) -> bool:
     return p is not None and p.whole
 
 
-CONV = Kernel(
-    "conv_2d_rvv", "td_conv_2d_rvv", accepts, params, constants, scratch, whole=_whole
-)
+CONV = Kernel("conv_2d_rvv", "td_conv_2d_rvv", accepts, params, constants, scratch, whole=_whole)

@@ -31,7 +31,7 @@ def _sign(site: Site) -> int:
 
 
 def _adds(site: Site) -> bool:
-    """Accept rows of equal length that are one run; shifts to the right, the last by one or more."""
+    """Accept rows of one run of equal length, and shifts to the right, the last by 1 or more."""
     from tinydeploy.ops._addsub import params
 
     if not common.for_vectors(site):
@@ -101,8 +101,11 @@ def mean_params(site: Site) -> MeanParams:
     from tinydeploy.ops.mean import params
 
     p = params(site.call, site.profile)
+    middle, inner = p.middle, p.inner
+    if p.reduce_1 == 1:  # the axes that are kept follow each other
+        middle, inner = 1, p.middle * p.inner
     return MeanParams(
-        p.outer, p.reduce_0, p.middle, p.reduce_1, p.inner, p.middle * p.reduce_1 * p.inner,
+        p.outer, p.reduce_0, middle, p.reduce_1, inner, middle * p.reduce_1 * inner,
         p.sum_offset, p.multiplier, max(p.shift, 0), max(-p.shift, 0), p.out_offset,
     )  # fmt: skip
 
