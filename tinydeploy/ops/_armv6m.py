@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from tinydeploy.ops._armv6m_conv import CONVOLUTIONS
+from tinydeploy.ops._armv6m_dense import DENSE
+from tinydeploy.ops._armv6m_depthwise import DEPTHWISE
 from tinydeploy.ops.base import Kernel
 
 ADD: tuple[Kernel, ...] = ()
 AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
 CONV_2D: tuple[Kernel, ...] = CONVOLUTIONS
-DEPTHWISE_CONV_2D: tuple[Kernel, ...] = ()
-FULLY_CONNECTED: tuple[Kernel, ...] = ()
+DEPTHWISE_CONV_2D: tuple[Kernel, ...] = DEPTHWISE
+FULLY_CONNECTED: tuple[Kernel, ...] = DENSE
 MEAN: tuple[Kernel, ...] = ()
