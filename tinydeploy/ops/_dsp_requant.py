@@ -104,10 +104,12 @@ def requant(
         e = np.where(constant, 1, e - 1)
         addend = np.where(constant, (value << e) + 1, (zero_point << e) + (1 << (e - 1)))
         return Requant(0, m, addend, np.zeros_like(m), e, constant)
+    # Without a second rounding there is no sign to add, which only the form for -128 leaves out.
+    least = 0 if zero_point == -128 else 1
     # |2 acc| and |high product + addend| must stay inside int32.
-    if (e < 1).any() or (e > 21).any() or (bound >= 2**29).any():
+    if (e < least).any() or (e > 21).any() or (bound >= 2**29).any():
         return None
-    addend = (np.int64(1) << (e - 1)) + (np.where(constant, value, zero_point) << e)
+    addend = ((np.int64(1) << e) >> 1) + (np.where(constant, value, zero_point) << e)
     return Requant(0, m, addend, np.ones_like(m), e, constant)
 
 
