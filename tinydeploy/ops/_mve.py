@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tinydeploy.ops._mve_conv import POINTWISE, WINDOW
 from tinydeploy.ops._mve_dense import DENSE
-from tinydeploy.ops._mve_depthwise import SQUARE, STACK
+from tinydeploy.ops._mve_depthwise import LANES, SQUARE, STACK
 from tinydeploy.ops._mve_small import ADDITION, AVERAGE, MEAN_PIXELS
 from tinydeploy.ops.base import Kernel
 
 ADD: tuple[Kernel, ...] = (ADDITION,)
 AVERAGE_POOL_2D: tuple[Kernel, ...] = (AVERAGE,)
 CONV_2D: tuple[Kernel, ...] = (POINTWISE, WINDOW)
-DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (WINDOW, SQUARE, *STACK)
+DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (WINDOW, SQUARE, *STACK, LANES)
 FULLY_CONNECTED: tuple[Kernel, ...] = (DENSE,)
 MEAN: tuple[Kernel, ...] = (MEAN_PIXELS,)

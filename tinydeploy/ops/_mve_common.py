@@ -33,7 +33,8 @@ def folded_bias(weights: Array, bias: Array, zero: int) -> Array:
     """Return bias - zero * sum(w) per channel modulo 2^32; weights [channel, ...]."""
     total = weights.reshape(len(weights), -1).astype(np.int64).sum(axis=1)
     wide = bias.astype(np.int64) - zero * total
-    return wide.astype(np.uint64).astype(np.uint32).view(np.int32)
+    wrapped: Array = wide.astype(np.uint64).astype(np.uint32).view(np.int32)
+    return wrapped
 
 
 def shifts(shift: Array, mode: int) -> list[Array]:

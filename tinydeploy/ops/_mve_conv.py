@@ -75,7 +75,7 @@ def product(site: Site) -> Product:
     return Product(weights, bias, multiplier, shift, output.zero_point, low, high, mode)
 
 
-def _reachable(p: Product) -> bool:
+def reachable(p: Product) -> bool:
     """Tell whether shifting left before a single rounding cannot overflow."""
     if p.mode != common.ONCE_LEFT:
         return True
@@ -110,11 +110,10 @@ def output_units(site: Site) -> tuple[int, int]:
     return (1, layout.plane_bytes(output)) if layout.planar else (output.shape[-1], 1)
 
 
-def _scatter_fits(site: Site, row: bool) -> bool:
+def scatter_fits(site: Site) -> bool:
     """Tell whether 16-bit offsets reach from one output row to the next, in any layout."""
-    output = site.call.output
-    size = (output.shape[-2] + 16) * output.shape[-1] if row else output.shape[-1]
-    return size + 4 * (output.shape[-2] + 16 if row else 1) < 65536
+    _, _, width, channels = site.call.output.shape
+    return (width + 16) * (channels + 4) < 65536
 
 
 def _pointwise(site: Site) -> bool:
@@ -128,7 +127,7 @@ def _pointwise(site: Site) -> bool:
         return False
     if call.input().shape[3] != call.input(1).shape[3] or g.dilation_h != 1:
         return False
-    return _scatter_fits(site, True) and _reachable(product(site))
+    return scatter_fits(site) and reachable(product(site))
 
 
 def _whole(site: Site) -> bool:
@@ -244,7 +243,7 @@ def _window(site: Site) -> bool:
         return False
     if (g.dilation_h, g.dilation_w) != (1, 1) or g.kernel_h * g.kernel_w > 256:
         return False
-    return _scatter_fits(site, True) and _reachable(product(site))
+    return scatter_fits(site) and reachable(product(site))
 
 
 def window_params(site: Site) -> WindowParams:

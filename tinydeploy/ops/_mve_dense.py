@@ -77,6 +77,4 @@ def _constants(site: Site) -> dict[str, int]:
     }
 
 
-DENSE = Kernel(
-    "fully_connected_mve", "td_fully_connected_mve", _accepts, dense_params, _constants
-)
+DENSE = Kernel("fully_connected_mve", "td_fully_connected_mve", _accepts, dense_params, _constants)

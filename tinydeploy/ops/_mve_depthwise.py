@@ -8,7 +8,14 @@ import numpy as np
 
 from tinydeploy.ops import _mve_common as common
 from tinydeploy.ops import _window as window
-from tinydeploy.ops._mve_conv import ISA, Product, _reachable, _scatter_fits, output_units, product
+from tinydeploy.ops._mve_conv import (
+    ISA,
+    Product,
+    output_units,
+    product,
+    reachable,
+    scatter_fits,
+)
 from tinydeploy.ops.base import Array, Kernel, Site
 from tinydeploy.ops.layout import PLAIN, Layout
 
@@ -43,7 +50,7 @@ def _simple(site: Site) -> bool:
     g = window.convolution(call)
     if call.input().shape[3] != call.input(1).shape[3] or (g.dilation_h, g.dilation_w) != (1, 1):
         return False
-    return _scatter_fits(site, True) and _reachable(product(site))
+    return scatter_fits(site) and reachable(product(site))
 
 
 def _square(site: Site) -> bool:
@@ -115,7 +122,7 @@ def _stack(site: Site) -> bool:
     g = window.convolution(site.call)
     if not _simple(site) or site.call.input().shape[3] * 4 > 4000:
         return False
-    if g.stride_w > 3 or right_padding(site) > 8 or g.in_w > 512:
+    if g.stride_w > 3 or right_padding(site) > 8 or g.in_w > 512 or g.out_w < 2:
         return False
     stacks, across, pitch = _shape(site)
     if stacks * across > 8 or 12 * g.stride_w + 16 * across + pitch * (stacks - 1) > 508:
@@ -164,3 +171,79 @@ def _stack_kernel(rows: int) -> Kernel:
 
 
 STACK = (_stack_kernel(2), _stack_kernel(1))
+
+
+@dataclass(frozen=True, slots=True)
+class LanesParams:
+    """Mirror the parameters of templates/ops/depthwise_lanes_mve.c.j2."""
+
+    in_w: int
+    channels: int
+    out_w: int
+    stride_w: int
+    dilation_w: int
+    pad_left: int
+    in_zero: int
+    out_offset: int
+    clamp_min: int
+    clamp_max: int
+    weights: Array
+    scales: Array
+
+
+def _lanes(site: Site) -> bool:
+    call = site.call
+    if site.isa != ISA or site.optimize == "size":
+        return False
+    if call.input().shape[3] != call.input(1).shape[3]:
+        return False
+    p = product(site)
+    return p.depth <= 128 and reachable(p)
+
+
+def _taps_at_once(p: Product) -> int:
+    """Return how many products fit 16 bits when added, for every channel and group of taps."""
+    size = np.abs(p.weights.reshape(len(p.weights), -1).astype(np.int64))
+    best = 1
+    for count in range(2, min(16, p.depth) + 1):
+        padded = np.pad(size, ((0, 0), (0, -p.depth % count)))
+        if padded.reshape(len(size), -1, count).sum(axis=2).max() * 128 < 32768:
+            best = count
+    return best
+
+
+def lanes_params(site: Site) -> LanesParams:
+    g, p = window.convolution(site.call), product(site)
+    channels = len(p.weights)
+    pad = -channels % 8
+    order = np.arange(channels + pad).reshape(-1, 4, 2).transpose(0, 2, 1).reshape(-1)
+    weights = np.pad(p.weights.reshape(channels, -1), ((0, pad), (0, 0)))
+    packed = np.ascontiguousarray(weights.reshape(-1, 8, p.depth).transpose(0, 2, 1))
+    shift = np.pad(p.shift, (0, pad), constant_values=-2)[order]
+    bias, multiplier = (np.pad(a, (0, pad))[order] for a in (p.bias, p.multiplier))
+    parts = common.shifts(shift, p.mode)
+    vectors = [bias, *parts[:-1], multiplier, parts[-1]]
+    scales = np.concatenate([v.astype(np.int32).reshape(-1, 8) for v in vectors], axis=1)
+    return LanesParams(
+        g.in_w, channels, g.out_w, g.stride_w, g.dilation_w, g.pad_left,
+        site.call.input().zero_point, p.zero, p.low, p.high, packed,
+        np.ascontiguousarray(scales),
+    )  # fmt: skip
+
+
+def lanes_constants(site: Site) -> dict[str, int]:
+    g, p = window.convolution(site.call), product(site)
+    return {
+        "kernel_h": g.kernel_h, "kernel_w": g.kernel_w, "group": _taps_at_once(p), "mode": p.mode,
+    }  # fmt: skip
+
+
+def lanes_scratch(site: Site) -> int:
+    g = window.convolution(site.call)
+    return 4 * g.kernel_h * g.kernel_w + -(-site.call.input().shape[3] // 4) * 4
+
+
+LANES = Kernel(
+    "depthwise_lanes_mve", "td_depthwise_lanes_mve", _lanes, lanes_params, lanes_constants,
+    lanes_scratch,
+)  # fmt: skip

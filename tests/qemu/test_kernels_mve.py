@@ -1,0 +1,227 @@
+"""Prove the kernels for MVE bit-exact on the emulated Cortex-M55, over odd shapes and scales."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.kernel_lab import Net, run_on
+from tinydeploy.ir import Node, Quantization
+from tinydeploy.ir.graph import constant
+from tinydeploy.ops import Call, op_named
+from tinydeploy.ops._pool import Attributes as PoolAttributes
+from tinydeploy.ops._window import Window
+from tinydeploy.ops.mean import Attributes as MeanAttributes
+from tinydeploy.targets import load_target
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.skipif(
+        not shutil.which("qemu-system-arm") or not shutil.which("arm-none-eabi-gcc"),
+        reason="needs qemu-system-arm and arm-none-eabi-gcc",
+    ),
+]
+
+ACTIVATIONS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
+
+
+def check(net: Net, functions: set[str], optimize: str = "speed", profile: str = "litert") -> None:
+    """Run a network; every value must equal the reference and the kernels must be used."""
+    verdict, _, _ = run_on(
+        load_target("mps3-an547"), net.graph(), optimize, profile, samples=2,
+        functions=sorted(functions),
+    )  # fmt: skip
+    assert verdict.bit_exact, verdict.first_mismatch
+
+
+def rescale(net: Net, tensor: int, factor: float) -> None:
+    """Divide the scale of the last node's output, so that its shifts move up."""
+    q = net.tensors[tensor].quantization
+    assert q is not None
+    changed = Quantization((q.scales[0] / factor,), q.zero_points)
+    net.tensors[tensor] = replace(net.tensors[tensor], quantization=changed)
+
+
+def sharpen(net: Net, value: int) -> None:
+    """Set the weights of the last node to one value: the largest sums there can be."""
+    w = net.nodes[-1].inputs[1]
+    assert w is not None
+    shape = net.tensors[w].shape
+    net.tensors[w] = replace(net.tensors[w], data=constant(np.full(shape, value, np.int8)))
+
+
+def pointwise(net: Net, r: np.random.Generator, count: int) -> set[str]:
+    for k in range(count):
+        channels = int(r.choice([1, 3, 8, 15, 16, 17, 31, 32, 33, 48, 64, 129, 200, 257]))
+        filters = int(r.choice([1, 2, 3, 4, 5, 7, 8, 13, 16, 33]))
+        h, w = int(r.integers(1, 6)), int(r.integers(1, 8))
+        x = net.input(h, w, channels)
+        out = net.conv(
+            x, filters, stride=int(r.integers(1, 4)), activation=ACTIVATIONS[k % 4],
+            padding=("SAME", "VALID")[k % 2],
+        )  # fmt: skip
+        if k % 5 == 0:
+            rescale(net, out, float(2.0 ** r.integers(-16, 12)))
+        if k % 7 == 0:
+            sharpen(net, -128)
+        if k % 6 == 1:
+            stretch(net, r)
+        net.output(out)
+    return {"td_conv_1x1_mve"}
+
+
+def windows(net: Net, r: np.random.Generator, count: int) -> set[str]:
+    for k in range(count):
+        channels = int(r.choice([1, 2, 3, 5, 16, 17, 32, 40]))
+        kernel = (int(r.integers(1, 6)), int(r.integers(2, 6)))
+        h, w = int(r.integers(5, 10)), int(r.integers(5, 12))
+        out = net.conv(
+            net.input(h, w, channels), int(r.choice([1, 3, 4, 6, 8, 11])), kernel,
+            int(r.integers(1, 4)), padding=("SAME", "VALID")[k % 2], activation=ACTIVATIONS[k % 4],
+        )  # fmt: skip
+        if k % 5 == 0:
+            rescale(net, out, float(2.0 ** r.integers(-16, 12)))
+        net.output(out)
+    x = net.input(9, 7, 1)
+    net.output(net.depthwise(x, (3, 3), 2, multiplier=8, zero=-128))
+    return {"td_conv_2d_mve"}
+
+
+def depthwise(net: Net, r: np.random.Generator, count: int) -> set[str]:
+    """Chains pointwise, depthwise, pointwise, so that planar rows are granted."""
+    for k in range(count):
+        channels = int(r.choice([1, 2, 3, 4, 5, 16, 19]))
+        h, w = int(r.integers(3, 9)), int(r.choice([2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 19, 33]))
+        size = int(r.choice([2, 3, 3, 3, 4, 5, 6, 7]))
+        kernel, stride = ((3, 3), 1) if k % 2 else ((size, size), int(r.integers(1, 4)))
+        x = net.conv(net.input(h, w, 4), channels)
+        y = net.depthwise(x, kernel, stride, activation=ACTIVATIONS[k // 2 % 4])
+        if k % 5 == 0:
+            rescale(net, y, float(2.0 ** r.integers(-12, 10)))
+        if k % 7 == 0:
+            sharpen(net, -128)
+        net.output(net.conv(y, 3))
+    return {"td_depthwise_3x3_mve", "td_depthwise_mve"}
+
+
+def lanes(net: Net, r: np.random.Generator, count: int) -> set[str]:
+    for k in range(count):
+        h, w, channels = int(r.integers(4, 9)), int(r.integers(1, 6)), int(r.integers(2, 41))
+        kernel = (int(r.integers(1, 5)), int(r.integers(1, 1 + min(w, 4))))
+        y = net.depthwise(
+            net.input(h, w, channels), kernel, int(r.integers(1, 3)), int(r.integers(1, 3)),
+            activation=ACTIVATIONS[k % 4],
+        )  # fmt: skip
+        if k % 3 == 0:
+            rescale(net, y, float(2.0 ** r.integers(-12, 10)))
+        if k % 4 == 0:
+            sharpen(net, (-128, 127)[k % 8 // 4])
+        net.output(y)
+    return {"td_depthwise_lanes_mve"}
+
+
+def dense(net: Net, r: np.random.Generator, count: int) -> set[str]:
+    for k in range(count):
+        depth = int(r.choice([1, 2, 15, 16, 17, 100, 128, 129, 160, 257, 700]))
+        units = int(r.choice([1, 2, 3, 7, 8, 9, 15, 16, 24, 33]))
+        out = net.dense(net.input(depth), units, ACTIVATIONS[k % 4])
+        if k % 3 == 0:
+            rescale(net, out, float(2.0 ** r.integers(-14, 8)))
+        if k % 4 == 0:
+            sharpen(net, -128)
+        if k % 5 == 1:
+            stretch(net, r)
+        net.output(out)
+    return {"td_fully_connected_mve"}
+
+
+def stretch(net: Net, r: np.random.Generator) -> None:
+    """Give the last node biases over the whole int32 range: sums wrap around."""
+    b = net.nodes[-1].inputs[2]
+    assert b is not None
+    data = r.integers(-(2**31), 2**31, net.tensors[b].shape).astype(np.int32)
+    net.tensors[b] = replace(net.tensors[b], data=constant(data))
+
+
+def pool(net: Net, x: int, kernel: tuple[int, int], stride: int, padding: str) -> int:
+    """Append an average pool; its output has the input's scale."""
+    q = net.tensors[x].quantization
+    assert q is not None
+    out = net.activation((1,), q.scales[0], q.zero_points[0])
+    attributes = PoolAttributes(Window(stride, stride, 1, 1, padding, "NONE"), *kernel)
+    return append(net, Node("pool", "AVERAGE_POOL_2D", (x,), (out,), attributes))
+
+
+def mean(net: Net, x: int) -> int:
+    out = net.activation((1,), 0.01, int(net.random.integers(-128, 128)))
+    return append(net, Node("mean", "MEAN", (x,), (out,), MeanAttributes((1, 2), False)))
+
+
+def append(net: Net, node: Node) -> int:
+    net.nodes.append(node)
+    out = node.outputs[0]
+    (shape,) = op_named(node.op).shape(Call(net.graph(), node))
+    net.tensors[out] = replace(net.tensors[out], shape=shape)
+    return net.output(out)
+
+
+def small(net: Net, r: np.random.Generator, count: int) -> set[str]:
+    for _ in range(count):
+        shape = (int(r.integers(1, 5)), int(r.integers(1, 6)), int(r.integers(1, 20)))
+        a, b = net.input(*shape), net.input(*shape)
+        rescale(net, a, float(2.0 ** r.uniform(-3, 3)))
+        out = net.plus(a, b)
+        rescale(net, out, float(2.0 ** r.uniform(-14, -8)))
+        net.output(out)
+    for k in range(count // 2):
+        size = (int(r.integers(1, 9)), int(r.integers(1, 9)))
+        x = net.input(*size, int(r.integers(1, 40)))
+        kernel = (int(r.integers(1, size[0] + 1)), int(r.integers(1, size[1] + 1)))
+        pool(net, x, size if k == 0 else kernel, k % 3 + 1, ("SAME", "VALID")[k % 2])
+        mean(net, net.input(*size, int(r.integers(1, 40))))
+    return {"td_add_mve", "td_average_pool_2d_mve", "td_mean_mve"}
+
+
+SWEEPS: dict[str, tuple[Callable[[Net, np.random.Generator, int], set[str]], int]] = {
+    "pointwise": (pointwise, 24),
+    "windows": (windows, 16),
+    "depthwise": (depthwise, 20),
+    "lanes": (lanes, 14),
+    "dense": (dense, 18),
+    "small": (small, 12),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "optimize", "profile"),
+    [
+        ("pointwise", "speed", "litert"),
+        ("windows", "balanced", "litert"),
+        ("depthwise", "speed", "tflm"),
+        ("lanes", "balanced", "litert"),
+        ("dense", "speed", "litert"),
+        ("dense", "balanced", "tflm"),
+        ("small", "speed", "litert"),
+    ],
+)
+def test_sweep_is_bit_exact(name: str, optimize: str, profile: str) -> None:
+    fill, count = SWEEPS[name]
+    random = np.random.default_rng([17, len(name), len(profile)])
+    net = Net(random)
+    functions = fill(net, random, count)
+    check(net, functions, optimize, profile)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", SWEEPS)
+def test_long_sweep_is_bit_exact(name: str, seed: int) -> None:
+    fill, count = SWEEPS[name]
+    random = np.random.default_rng([seed, len(name)])
+    net = Net(random)
+    functions = fill(net, random, 2 * count)
+    check(net, functions, ("speed", "balanced")[seed % 2], ("litert", "tflm")[seed // 2 % 2])
