@@ -56,7 +56,7 @@ def table(p: Node) -> Array:
 
     total = (
         scaled(p.a_offset, p.a_multiplier, p.a_shift)[:, None]
-        + scaled(p.b_offset, p.b_multiplier, p.b_shift)[None, :]
+        + p.b_sign * scaled(p.b_offset, p.b_multiplier, p.b_shift)[None, :]
     )
     out = requantize(total, p.out_multiplier, p.out_shift, single=False) + p.out_offset
     return np.clip(out, -128, 127)
@@ -92,7 +92,7 @@ def solve(p: Node) -> Sum | None:
     wanted = table(p)
     scale = p.out_multiplier * 2.0 ** (p.out_shift - 31 + LEFT_SHIFT)
     a = p.a_multiplier * 2.0 ** (p.a_shift - 31) * scale
-    b = p.b_multiplier * 2.0 ** (p.b_shift - 31) * scale
+    b = p.b_sign * p.b_multiplier * 2.0 ** (p.b_shift - 31) * scale
     near = sorted(
         ((i, j) for i in range(-3, 4) for j in range(-3, 4)), key=lambda d: abs(d[0]) + abs(d[1])
     )

@@ -17,7 +17,11 @@ def _positions(site: Site) -> bool:
     if not _image(site):
         return False
     p = params(site.call, site.profile)
-    return p.outer == p.middle == p.reduce_1 == 1 and not site.profile.rounds_once("MEAN")
+    return (
+        p.middle >= 4
+        and p.outer == p.reduce_1 == p.inner == 1
+        and not site.profile.rounds_once("MEAN")
+    )
 
 
 AVERAGE_POOL_2D = (

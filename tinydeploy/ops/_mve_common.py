@@ -50,21 +50,25 @@ def shifts(shift: Array, mode: int) -> list[Array]:
     return [wide]
 
 
+def _rows(vector: Array, width: int) -> Array:
+    """Return int32 constants as bytes, a group of channels per row."""
+    return np.ascontiguousarray(vector, np.int32).reshape(-1, width).view(np.int8)
+
+
 def stream(
     weights: Array, bias: Array, multiplier: Array, shift: Array, mode: int, width: int = 4
 ) -> Array:
     """Return constants per group of `width` channels: weights by 16 along K, then vectors.
 
     weights: int8 [channels, runs, length]; each run is padded with zeros to a multiple of 16.
-    The result is int32, so that it is aligned to words.
+    Shifts are bytes. The result is int32, so that it is aligned to words.
     """
     channels, runs, length = weights.shape
     padded = np.zeros((channels, runs, -(-length // 16) * 16), np.int8)
     padded[:, :, :length] = weights
     blocks = padded.reshape(channels // width, width, -1, 16).transpose(0, 2, 1, 3)
-    left_right = shifts(shift, mode)
-    vectors = [bias, *left_right[:-1], multiplier, left_right[-1]]
-    parts = [blocks.reshape(channels // width, -1)]
-    for v in vectors:
-        parts.append(v.astype(np.int32).reshape(-1, width).view(np.int8))
+    *left, right = shifts(shift, mode)
+    parts = [blocks.reshape(channels // width, -1), _rows(bias, width)]
+    parts += [v.astype(np.int8).reshape(-1, width) for v in left]
+    parts += [_rows(multiplier, width), right.astype(np.int8).reshape(-1, width)]
     return np.ascontiguousarray(np.concatenate(parts, axis=1)).view(np.int32)

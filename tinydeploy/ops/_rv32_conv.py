@@ -12,7 +12,7 @@ from tinydeploy.ops.base import Array, Kernel, Site
 
 GROUP = 4  # output channels of a tile
 _K_BYTES = 17 * 4  # machine code of one k of the unrolled loop
-_DONE = pack.MAX_CHUNK * _K_BYTES + 25 * 4  # from the unrolled loop to what follows the last chunk
+_BAND = 3  # rows of output per call, where rows are copied: a tile is then a column of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Params:
     row_bytes: int
     left: int
     row_pitch: int
+    band: int
+    row_step: int
     in_zero: int
     clamp_min: int
     clamp_max: int
@@ -45,6 +47,8 @@ class _Plan:
     direct: bool  # pixels are read where they are
     whole: bool
     pitch: int  # bytes of a copied row
+    band: int
+    stride_h: int
     segments: list[int]
     skip: int  # bytes between the end of a segment and the next one
     starts: Array
@@ -85,7 +89,10 @@ def _plan(site: Site) -> _Plan | None:
     )  # fmt: skip
     if scale is None or w.shape[1] >= 16000:
         return None
-    return _Plan(direct, whole, pitch, [run] * g.kernel_h, pitch - run, start, scale, w)
+    band = _BAND if not direct and g.dilation_h == 1 and g.out_h >= _BAND else 1
+    return _Plan(
+        direct, whole, pitch, band, g.stride_h, [run] * g.kernel_h, pitch - run, start, scale, w
+    )
 
 
 def accepts(site: Site) -> bool:
@@ -119,7 +126,7 @@ def params(site: Site) -> Params:
         channels = slice(first, first + GROUP)
         w = weights[channels]
         lengths = pack.chunks(w, plan.segments)
-        heads.append(pack.starts(start[channels], len(lengths)))
+        heads.append(pack.starts(start[channels], 0))
         heads.append(
             np.stack(
                 [_padded(a, width)[channels] for a in (scale.multiplier, scale.addend, scale.shift)]
@@ -138,7 +145,8 @@ def params(site: Site) -> Params:
     pixels = call.output.elements // p.out_c if plan.whole else p.out_w
     return Params(
         pixels, g.stride_w * p.in_c, p.out_c, len(_firsts(p.out_c)),
-        0 if plan.direct else g.kernel_h, g.in_w * p.in_c, g.pad_left * p.in_c, plan.pitch,
+        _rows(plan, g.kernel_h), g.in_w * p.in_c, g.pad_left * p.in_c, plan.pitch,
+        plan.band, plan.stride_h * plan.pitch,
         -p.in_offset, p.clamp_min, p.clamp_max, int(scale.signed), plan.skip,
         _rows_bytes(plan, site), np.concatenate(heads).astype(np.int32), np.concatenate(streams),
         np.concatenate(sizes),
@@ -148,17 +156,17 @@ def params(site: Site) -> Params:
 def stream(words: Array, lengths: list[int], opens: list[bool], skip: int) -> Array:
     """Return the words of chunks, each behind a header, and a header that ends them.
 
-    A header is int16 bytes to advance the pixels, uint16 bytes to the next header, and an int32
-    offset into the unrolled loop.
+    A header is int16 bytes to advance the pixels, uint16 bytes to the next header, and an int32:
+    bytes of code from where the unrolled loop is entered to 4 bytes behind it, 0 after the last.
     """
     parts, k = [], 0
     pairs = words.shape[1]
     for n, opened in zip(lengths, opens, strict=True):
         advance = n + (skip if opened else 0)
-        parts.append(_header(advance, 8 + 4 * pairs * n, (pack.MAX_CHUNK - n) * _K_BYTES))
+        parts.append(_header(advance, 8 + 4 * pairs * n, (n - 1) * _K_BYTES + 4))
         parts.append(words[k : k + n].reshape(-1))
         k += n
-    parts.append(_header(0, 0, _DONE))
+    parts.append(_header(0, 0, 0))
     return np.concatenate(parts)
 
 
@@ -166,9 +174,14 @@ def _header(advance: int, size: int, entry: int) -> Array:
     return np.array([advance & 0xFFFF | size << 16, entry], np.uint32).view(np.int32)
 
 
+def _rows(plan: _Plan, kernel_h: int) -> int:
+    """Return the rows of input that a call copies."""
+    return 0 if plan.direct else (plan.band - 1) * plan.stride_h + kernel_h
+
+
 def _rows_bytes(plan: _Plan, site: Site) -> int:
     """Return the scratch bytes of the copied rows."""
-    return 0 if plan.direct else plan.pitch * site.call.input(1).shape[1]
+    return _rows(plan, site.call.input(1).shape[1]) * plan.pitch
 
 
 def scratch(site: Site) -> int:
@@ -195,7 +208,23 @@ def _whole(site: Site) -> bool:
     return plan is not None and plan.whole
 
 
+def _accepts_band(site: Site) -> bool:
+    if not accepts(site):
+        return False
+    plan = _plan(site)
+    return plan is not None and plan.band == _BAND
+
+
 CONV_2D: tuple[Kernel, ...] = (
+    Kernel(
+        "conv_2d_rv32",
+        "td_conv_2d_rv32",
+        accepts=_accepts_band,
+        params=params,
+        constants=constants,
+        scratch=scratch,
+        band=_BAND,
+    ),
     Kernel(
         "conv_2d_rv32",
         "td_conv_2d_rv32",

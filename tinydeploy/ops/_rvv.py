@@ -5,11 +5,12 @@ from __future__ import annotations
 from tinydeploy.ops import _rvv_reduce as reduce
 from tinydeploy.ops._rvv_conv import CONV
 from tinydeploy.ops._rvv_depthwise import DEPTHWISE
+from tinydeploy.ops._rvv_planes import PLANES
 from tinydeploy.ops.base import Kernel
 
 ADD: tuple[Kernel, ...] = (reduce.ADD,)
 AVERAGE_POOL_2D: tuple[Kernel, ...] = (reduce.POOL,)
-CONV_2D: tuple[Kernel, ...] = (CONV,)
+CONV_2D: tuple[Kernel, ...] = (PLANES, CONV)
 DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (CONV, DEPTHWISE)
 FULLY_CONNECTED: tuple[Kernel, ...] = (CONV,)
 MEAN: tuple[Kernel, ...] = (reduce.MEAN,)

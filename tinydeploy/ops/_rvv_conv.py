@@ -74,7 +74,7 @@ class Params:
 
 
 @dataclass(frozen=True, slots=True)
-class _Product:
+class Product:
     """Hold a layer as a matrix product, with everything folded that can be."""
 
     rows: Rows
@@ -88,7 +88,8 @@ class _Product:
     clamp: tuple[int, int]
 
 
-def _product(site: Site) -> _Product | None:
+def product(site: Site) -> Product | None:
+    """Return a layer as a matrix product, None where the kernels cannot compute it."""
     call = site.call
     if call.node.op == "FULLY_CONNECTED":
         return _dense(site)
@@ -121,7 +122,7 @@ def _product(site: Site) -> _Product | None:
     )
 
 
-def _dense(site: Site) -> _Product | None:
+def _dense(site: Site) -> Product | None:
     from tinydeploy.ops.fully_connected import params
 
     p = params(site.call, site.profile)
@@ -135,7 +136,7 @@ def _dense(site: Site) -> _Product | None:
 def _finish(
     site: Site, rows: Rows, whole: bool, pixels: int, step: int, weights: Array,
     multiplier: Array, shift: Array, clamp: tuple[int, int], once: bool,
-) -> _Product | None:  # fmt: skip
+) -> Product | None:  # fmt: skip
     inp, output = site.call.input(), site.call.output
     bias = window.bias_of(site.call)
     wide = weights.astype(np.int64)
@@ -145,18 +146,18 @@ def _finish(
     scale = common.scaling(multiplier, shift, output.zero_point, clamp, once, bound)
     if scale is None or not weights.size:
         return None
-    return _Product(
+    return Product(
         rows, whole, pixels, step, np.ascontiguousarray(weights), folded, scale,
         output.zero_point, clamp,
     )  # fmt: skip
 
 
 def accepts(site: Site) -> bool:
-    return common.for_vectors(site) and _product(site) is not None
+    return common.for_vectors(site) and product(site) is not None
 
 
 def params(site: Site) -> Params:
-    p = _product(site)
+    p = product(site)
     assert p is not None
     r, s = p.rows, p.scale
     return Params(
@@ -171,7 +172,7 @@ def constants(site: Site) -> dict[str, int]:
     """Return vectors per accumulator, so that few channels share the registers among more pixels,
     the pixels of the largest tile, and how to requantise.
     """
-    p = _product(site)
+    p = product(site)
     assert p is not None
     out_c = p.weights.shape[1]
     m, tile = (2, 8) if out_c <= 8 else (4, 6) if out_c <= 16 else (8, 3)
@@ -182,13 +183,13 @@ def constants(site: Site) -> dict[str, int]:
 
 
 def scratch(site: Site) -> int:
-    p = _product(site)
+    p = product(site)
     assert p is not None
     return p.rows.scratch
 
 
 def _whole(site: Site) -> bool:
-    p = _product(site)
+    p = product(site)
     return p is not None and p.whole
 
 
