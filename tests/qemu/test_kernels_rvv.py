@@ -68,6 +68,17 @@ def conv(net: Net) -> None:
     net.output(rescale(net, y))
 
 
+def wide(net: Net) -> None:
+    """Convolutions of wide rows to few channels."""
+    kernel = [(3, 3), (3, 3), (1, 1), (2, 4), (5, 5)][net.random.integers(5)]
+    stride, dilation = pick(net, [1, 1, 2, 3]), pick(net, [1, 1, 1, 2])
+    width = stride * int(net.random.choice([23, 31, 32, 33, 48, 62, 95]))
+    y = net.conv(net.input(int(net.random.integers(1, 6)), width, pick(net, [1, 2, 3, 4, 7, 16])),
+                 pick(net, CHANNELS, 16), kernel, stride, dilation, "SAME",
+                 str(net.random.choice(ACTIVATIONS)))  # fmt: skip
+    net.output(rescale(net, y))
+
+
 def depthwise(net: Net) -> None:
     kernel = [(3, 3), (3, 3), (5, 5), (7, 7), (1, 3), (4, 1), (2, 5)][net.random.integers(7)]
     stride, dilation = pick(net, [1, 1, 2, 3]), pick(net, [1, 1, 1, 2])
@@ -129,6 +140,7 @@ def mean(net: Net) -> None:
 
 KINDS = {
     "conv": (conv, "td_conv_2d_rvv"),
+    "wide": (wide, "td_conv_planes_rvv"),
     "depthwise": (depthwise, "td_depthwise_rvv"),
     "dense": (dense, "td_conv_2d_rvv"),
     "add": (add, "td_add_rvv"),
@@ -142,13 +154,13 @@ def sweep(kinds: list[str], seed: int, nodes: int) -> Net:
     for k in range(nodes):
         kind = kinds[k % len(kinds)]
         KINDS[kind][0](net)
-        if kind in ("conv", "depthwise") and k % 5 == 4:
+        if kind in ("conv", "wide", "depthwise") and k % 5 == 4:
             extreme_bias(net)
     return net
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("kind", ["conv", "depthwise"])
+@pytest.mark.parametrize("kind", ["conv", "wide", "depthwise"])
 def test_convolutions_are_exact(kind: str, seed: int) -> None:
     graph = sweep([kind], seed, 16).graph()
     verdict, _, _ = run_on(TARGET, graph, functions=[KINDS[kind][1]])
@@ -191,7 +203,7 @@ def test_wider_vectors_give_the_same(tmp_path: Path) -> None:
     assert text.count("vlen=128") == 1
     path = tmp_path / "wide.toml"
     path.write_text(text.replace("vlen=128", "vlen=512"))
-    net = sweep(["conv", "depthwise", "dense", "add", "pool", "mean"], 4, 18)
+    net = sweep(["conv", "wide", "depthwise", "dense", "add", "pool", "mean"], 4, 21)
     verdict, _, _ = run_on(load_target(path), net.graph())
     assert verdict.bit_exact, verdict.first_mismatch
 
