@@ -13,6 +13,7 @@ from tests.qemu.test_kernels_armv7m import (
     dense,
     pointwise,
     prove,
+    sums,
     taps,
     windows,
 )
@@ -37,6 +38,10 @@ def test_depthwise_layers(build: Callable[[int], Net]) -> None:
     prove(build(23), "balanced", ["depthwise_conv_2d_armv6m"], target=TARGET)
 
 
+def test_sums() -> None:
+    prove(sums(25), "balanced", ["add_armv6m"], target=TARGET)
+
+
 @pytest.mark.parametrize("profile", ["litert", "tflm"])
 @pytest.mark.parametrize("optimize", MODES)
 def test_dense_layers(optimize: str, profile: str) -> None:
@@ -45,6 +50,6 @@ def test_dense_layers(optimize: str, profile: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30, 36))
-@pytest.mark.parametrize("build", [pointwise, windows, chains, taps, dense])
+@pytest.mark.parametrize("build", [pointwise, windows, chains, taps, dense, sums])
 def test_more_seeds(build: Callable[[int], Net], seed: int) -> None:
     prove(build(seed), MODES[seed % 2], [], target=TARGET)

@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 
 from tests.kernel_lab import Net, run_on
+from tinydeploy.ops import Call
+from tinydeploy.ops import _addsub as addsub
+from tinydeploy.ops._addsub import Attributes as AddAttributes
+from tinydeploy.ops._armv7m_add import addend_of, solve
+from tinydeploy.ops._dsp_add import table
 from tinydeploy.targets import load_target
 
 pytestmark = pytest.mark.qemu
@@ -133,6 +138,23 @@ def dense(seed: int) -> Net:
     return net
 
 
+def sums(seed: int) -> Net:
+    random = np.random.default_rng(seed)
+    net = Net(random)
+    for shape, activation in (((3, 5, 7), "NONE"), ((1, 1, 1), "RELU"), ((2, 2, 4), "RELU6"),
+                              ((6, 1, 9), "NONE"), ((1, 3, 3), "RELU_N1_TO_1")):  # fmt: skip
+        operands = []
+        for _ in range(2):
+            scale = float(np.float32(random.uniform(0.02, 0.2)))
+            operands.append(net.activation((1, *shape), scale, int(random.integers(-128, 128))))
+        net.inputs += operands
+        net.output(net._finish("ADD", operands, AddAttributes(activation), 1, None))
+        rescaled(net, float(random.choice([0.7, 3.0])))
+    x = net.input(4, 4, 3)
+    net.output(net.plus(x, net.conv(x, 3)))
+    return net
+
+
 @pytest.mark.parametrize("optimize", MODES)
 def test_pointwise_convolutions(optimize: str) -> None:
     prove(pointwise(1), optimize, ["conv_2d_armv7m"])
@@ -157,6 +179,19 @@ def test_depthwise_layers_of_any_shape(optimize: str) -> None:
     prove(taps(4), optimize, ["depthwise_conv_2d_armv7m_taps"])
 
 
+def test_sums() -> None:
+    prove(sums(6), "balanced", ["add_armv7m"])
+
+
+def test_every_pair_of_bytes_is_compared() -> None:
+    node = addsub.params(Call(sums(7).graph(), sums(7).nodes[0]), 1)
+    found = solve(node)
+    assert found is not None
+    a, b, c, shift = found
+    assert addend_of(table(node), a, b, shift) == c
+    assert addend_of(table(node), a + (1 << (shift - 5)), b, shift) is None
+
+
 @pytest.mark.parametrize("profile", ["litert", "tflm"])
 @pytest.mark.parametrize("optimize", MODES)
 def test_dense_layers(optimize: str, profile: str) -> None:
@@ -165,6 +200,6 @@ def test_dense_layers(optimize: str, profile: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10, 16))
-@pytest.mark.parametrize("build", [pointwise, windows, chains, taps, dense])
+@pytest.mark.parametrize("build", [pointwise, windows, chains, taps, dense, sums])
 def test_more_seeds(build: Callable[[int], Net], seed: int) -> None:
     prove(build(seed), MODES[seed % 2], [])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from tinydeploy.ops._armv6m_conv import CONVOLUTIONS
 from tinydeploy.ops._armv6m_dense import DENSE
 from tinydeploy.ops._armv6m_depthwise import DEPTHWISE
+from tinydeploy.ops._armv7m_add import SUMS_ARMV6M
 from tinydeploy.ops.base import Kernel
 
-ADD: tuple[Kernel, ...] = ()
+ADD: tuple[Kernel, ...] = SUMS_ARMV6M
 AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
 CONV_2D: tuple[Kernel, ...] = CONVOLUTIONS
 DEPTHWISE_CONV_2D: tuple[Kernel, ...] = DEPTHWISE

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from tinydeploy.ops._armv7m_add import SUMS
 from tinydeploy.ops._armv7m_conv import CONVOLUTIONS
 from tinydeploy.ops._armv7m_dense import DENSE
 from tinydeploy.ops._armv7m_depthwise import DEPTHWISE
 from tinydeploy.ops.base import Kernel
 
-ADD: tuple[Kernel, ...] = ()
+ADD: tuple[Kernel, ...] = SUMS
 AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
 CONV_2D: tuple[Kernel, ...] = CONVOLUTIONS
 DEPTHWISE_CONV_2D: tuple[Kernel, ...] = DEPTHWISE
