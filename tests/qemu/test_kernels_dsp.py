@@ -1,0 +1,317 @@
+"""Prove the kernels for the DSP extension bit-exact on emulated Cortex-M4, M7 and M33 cores."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.random import Generator, default_rng
+
+from tests.kernel_lab import Net, run_on
+from tinydeploy.ir import Node, Quantization
+from tinydeploy.ir.graph import constant
+from tinydeploy.numerics.fixedpoint import requantize
+from tinydeploy.ops import Call, op_named
+from tinydeploy.ops._addsub import Attributes as AddAttributes
+from tinydeploy.ops._addsub import Params as AddParams
+from tinydeploy.ops._dsp_add import addend_of, solve, table
+from tinydeploy.ops._dsp_requant import requant
+from tinydeploy.ops._pool import Attributes as PoolAttributes
+from tinydeploy.ops._window import Window
+from tinydeploy.ops.mean import Attributes as MeanAttributes
+from tinydeploy.targets import load_target
+
+needs_machine = [
+    pytest.mark.qemu,
+    pytest.mark.skipif(
+        not shutil.which("qemu-system-arm") or not shutil.which("arm-none-eabi-gcc"),
+        reason="needs qemu-system-arm and arm-none-eabi-gcc",
+    ),
+]
+
+ACTIVATIONS = ("NONE", "NONE", "RELU", "RELU6", "RELU_N1_TO_1")
+CHANNELS = (1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 30, 64, 65, 129, 257)
+MODES = ("speed", "balanced")
+
+
+class Tame(Net):
+    """Draw weights as converters do: none is -128, and scales differ by less than 2^4."""
+
+    def _weights(self, shape: tuple[int, ...], axis: int, fan_in: int) -> tuple[int, int]:
+        w, b = super()._weights(shape, axis, fan_in)
+        t = self.tensors[w]
+        assert t.data is not None
+        data = np.maximum(t.data, -127)
+        scales = np.float32(0.004 * 2.0 ** self.random.uniform(-1.5, 1.5, shape[axis]))
+        q = Quantization(tuple(map(float, scales)), (0,) * shape[axis], axis)
+        self.tensors[w] = replace(t, data=constant(data), quantization=q)
+        return w, b
+
+
+def check(
+    net: Net, functions: set[str], optimize: str, target: str = "mps2-an386",
+    profile: str = "litert",
+) -> None:  # fmt: skip
+    """Run a network; every value must equal the reference and the kernels must be used."""
+    verdict, _, _ = run_on(
+        load_target(target), net.graph(), optimize, profile, samples=2,
+        functions=sorted(functions),
+    )  # fmt: skip
+    assert verdict.bit_exact, verdict.first_mismatch
+
+
+def pick(r: Generator, values: tuple[int, ...]) -> int:
+    return int(r.choice(values))
+
+
+def activation(r: Generator) -> str:
+    return str(r.choice(ACTIVATIONS))
+
+
+def rescale(net: Net, tensor: int, factor: float) -> None:
+    """Divide the scale of the last node's output, so that its shifts move up."""
+    q = net.tensors[tensor].quantization
+    assert q is not None
+    changed = Quantization((q.scales[0] / factor,), q.zero_points)
+    net.tensors[tensor] = replace(net.tensors[tensor], quantization=changed)
+
+
+def sharpen(net: Net, value: int) -> None:
+    """Set the weights of the last node to one value: the largest sums there can be."""
+    w = net.nodes[-1].inputs[1]
+    assert w is not None
+    shape = net.tensors[w].shape
+    net.tensors[w] = replace(net.tensors[w], data=constant(np.full(shape, value, np.int8)))
+
+
+def convolutions(net: Net, r: Generator, count: int) -> None:
+    for k in range(count):
+        depth = pick(r, CHANNELS)
+        kernel = (1, 1) if k % 2 else (pick(r, (1, 2, 3, 5)), pick(r, (1, 2, 3, 4, 7)))
+        if depth > 30 and kernel != (1, 1):
+            depth = pick(r, (1, 3, 16, 17))
+        height, width = pick(r, (1, 2, 3, 5, 6, 9)), pick(r, (1, 2, 3, 5, 6, 7, 12, 13))
+        x = net.input(max(height, kernel[0]), max(width, kernel[1]), depth)
+        net.output(net.conv(
+            x, pick(r, (1, 2, 3, 4, 5, 8, 13, 16, 33)), kernel, pick(r, (1, 1, 2, 3)),
+            padding=str(r.choice(["SAME", "VALID"])), activation=activation(r),
+        ))  # fmt: skip
+
+
+def depthwise_chains(net: Net, r: Generator, count: int) -> None:
+    for k in range(count):
+        channels, stride = pick(r, (1, 2, 4, 5, 8, 13, 20)), 1 + k % 2
+        height, width = pick(r, (3, 4, 5, 6, 9)), pick(r, (4, 5, 6, 7, 8, 11))
+        x = net.conv(net.input(height, width, 3), channels, zero=pick(r, (-128, -7, 127)))
+        pads = None
+        if k % 3 == 2:
+            pads = tuple(int(v) for v in r.integers(0, 3, 4))
+        x = net.depthwise(
+            x, (3, 3), stride, padding=str(r.choice(["SAME", "VALID"])) if height > 3 else "SAME",
+            activation=activation(r), pads=pads,
+        )  # fmt: skip
+        net.output(net.conv(x, pick(r, (2, 3, 4))) if k % 2 else x)
+
+
+def depthwise_taps(net: Net, r: Generator, count: int) -> None:
+    for k in range(count):
+        channels = pick(r, (4, 5, 6, 7, 8, 13, 33))
+        if k % 3 == 0:
+            x = net.input(pick(r, (9, 16)), 1, channels)
+            net.output(net.depthwise(x, (pick(r, (3, 4, 9)), 1), padding="VALID"))
+            continue
+        height, width = pick(r, (3, 5, 8)), pick(r, (2, 5, 7))
+        x = net.input(height, width, channels)
+        kernel = (pick(r, (1, 2, 3, 5, 7)), pick(r, (1, 3, 4, 5)))
+        dilation = 2 if k % 4 == 1 else 1
+        net.output(net.depthwise(
+            x, kernel, 1 if dilation > 1 else pick(r, (1, 2, 3)), dilation, "SAME", activation(r),
+        ))  # fmt: skip
+    x = net.input(11, 9, 1)
+    net.output(net.depthwise(x, (5, 4), 2, multiplier=8))
+
+
+def dense(net: Net, r: Generator, count: int) -> None:
+    for _ in range(count):
+        x = net.input(pick(r, (*CHANNELS, 640, 200, 72)))
+        net.output(net.dense(x, pick(r, (1, 2, 3, 4, 5, 7, 8, 13)), activation(r)))
+
+
+def sums(net: Net, r: Generator, count: int) -> None:
+    for k in range(count):
+        shape = (pick(r, (1, 3, 5)), pick(r, (1, 2, 7)), pick(r, (1, 3, 4, 9)))
+        a, b = net.input(*shape), net.input(*shape)
+        q = net.tensors[b].quantization
+        assert q is not None
+        scale = 0.05 * float(r.uniform(0.05, 4.0))
+        net.tensors[b] = replace(net.tensors[b], quantization=Quantization((scale,), q.zero_points))
+        out = net._finish(
+            ("ADD", "SUB")[k % 2], [a, b], AddAttributes(activation(r)), 1, pick(r, (-128, 3, 60))
+        )
+        rescale(net, out, 0.012 / max(0.05, scale))
+        net.output(out)
+
+
+def pools(net: Net, r: Generator, count: int) -> None:
+    for k in range(count):
+        height, width = pick(r, (3, 8, 25)), pick(r, (3, 5, 12))
+        channels = pick(r, (4, 5, 7, 8, 33))
+        x = net.input(height, width, channels)
+        kernel = (height, width) if k % 2 else (pick(r, (2, 3)), pick(r, (2, 3)))
+        window = Window(1, pick(r, (1, 2)), 1, 1, "VALID" if k % 2 else "SAME", activation(r))
+        node = Node(f"pool_{k}", "AVERAGE_POOL_2D", (x,), (0,), PoolAttributes(window, *kernel))
+        out = net.add(net.tensors[x])
+        node = replace(node, outputs=(out,))
+        net.nodes.append(node)
+        (shape,) = op_named(node.op).shape(Call(net.graph(), node))
+        net.tensors[out] = replace(net.tensors[out], shape=shape, name=f"p{out}")
+        net.output(out)
+        net.output(net._finish("MEAN", [x], MeanAttributes((1, 2), bool(k % 2)), 1, None))
+        rescale(net, net.outputs[-1], 8.0)
+
+
+SWEEPS = {
+    "conv": (convolutions, 14, {"td_conv_2d_dsp"}),
+    "planes": (depthwise_chains, 12, {"td_depthwise_3x3_dsp", "td_conv_2d_dsp"}),
+    "taps": (depthwise_taps, 9, {"td_depthwise_taps_dsp", "td_conv_2d_dsp"}),
+    "dense": (dense, 12, {"td_fully_connected_dsp"}),
+}
+
+
+@pytest.mark.parametrize("optimize", MODES)
+@pytest.mark.parametrize("sweep", SWEEPS)
+@pytest.mark.parametrize("kind", [Net, Tame])
+class TestSweeps:
+    pytestmark = needs_machine
+
+    def test_odd_shapes(self, sweep: str, optimize: str, kind: type[Net]) -> None:
+        fill, count, functions = SWEEPS[sweep]
+        net, r = kind(default_rng(1)), default_rng(len(sweep))
+        fill(net, r, count)
+        check(net, functions, optimize)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("seed", range(2, 8))
+    def test_more_shapes(self, sweep: str, optimize: str, kind: type[Net], seed: int) -> None:
+        fill, count, functions = SWEEPS[sweep]
+        net, r = kind(default_rng(seed)), default_rng(100 * seed)
+        fill(net, r, count)
+        check(net, functions, optimize, ("mps2-an386", "mps2-an500", "mps2-an505")[seed % 3])
+
+
+class TestNodes:
+    pytestmark = needs_machine
+
+    def test_elementwise_and_pools(self) -> None:
+        net, r = Net(default_rng(3)), default_rng(4)
+        sums(net, r, 10)
+        pools(net, r, 6)
+        check(net, {"td_add_dsp", "td_average_pool_2d_dsp", "td_mean_dsp"}, "speed")
+
+    @pytest.mark.parametrize("target", ["mps2-an500", "mps2-an505"])
+    def test_other_cores(self, target: str) -> None:
+        net, r = Tame(default_rng(5)), default_rng(6)
+        for fill in (convolutions, depthwise_chains, depthwise_taps, dense, sums, pools):
+            fill(net, r, 3)
+        check(net, {f for _, _, names in SWEEPS.values() for f in names}, "balanced", target)
+
+    def test_dense_that_rounds_twice(self) -> None:
+        net, r = Tame(default_rng(7)), default_rng(8)
+        dense(net, r, 8)
+        check(net, {"td_fully_connected_dsp"}, "speed", profile="tflm")
+        check(net, {"td_fully_connected_dsp"}, "balanced", profile="tflm")
+
+    @pytest.mark.parametrize("optimize", MODES)
+    def test_multipliers_from_tiny_to_huge(self, optimize: str) -> None:
+        """Shifts from -25 to +8: kernels take those that their constants can express."""
+        net = Tame(default_rng(9))
+        for exponent in (-17, -14, -9, -5, -3, -1, 1, 4, 6, 8, 10, 13):
+            for zero in (-128, 11):
+                x = net.conv(net.input(3, 4, 6), 5, zero=zero)
+                rescale(net, x, 2.0**exponent)
+                net.output(x)
+                y = net.conv(net.input(4, 5, 2), 4, zero=-128)
+                y = net.depthwise(y, zero=zero)
+                rescale(net, y, 2.0**exponent)
+                net.output(y)
+            d = net.dense(net.input(20), 5, zero=11)
+            rescale(net, d, 2.0**exponent)
+            net.output(d)
+        check(net, {"td_conv_2d_dsp", "td_depthwise_3x3_dsp", "td_fully_connected_dsp"}, optimize)
+
+    @pytest.mark.parametrize("optimize", MODES)
+    def test_largest_sums(self, optimize: str) -> None:
+        net = Tame(default_rng(10))
+        for value in (127, -127, -128):
+            for zero in (-128, 127):
+                net.output(net.conv(net.input(3, 3, 257, zero=zero), 3, (3, 3), zero=5))
+                sharpen(net, value)
+                net.output(net.dense(net.input(4097, zero=zero), 3))
+                sharpen(net, value)
+                x = net.conv(net.input(4, 4, 2), 4, zero=zero)
+                net.output(net.depthwise(x, zero=-128))
+                sharpen(net, value)
+        check(net, {"td_conv_2d_dsp", "td_depthwise_3x3_dsp", "td_fully_connected_dsp"}, optimize)
+
+
+def ssat8(x: np.ndarray) -> np.ndarray:
+    return np.clip(x, -128, 127)
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("zero", [-128, -3, 127])
+def test_constants_of_requantisation_are_exact(single: bool, zero: int) -> None:
+    """Compare the instruction sequences with the definition, above all where roundings tie."""
+    r = default_rng(11)
+    forms = set()
+    for exponent in range(0, 23):
+        # One channel whose sums reach +-4000000, far beyond most outputs.
+        weights = np.full((1, 250), 127, np.int64)
+        for _ in range(6):
+            m = np.array([r.integers(2**30, 2**31)])
+            shift = np.array([-exponent], np.int8)
+            how = requant(weights[:, :125], np.array([5]), m, shift, zero, single)
+            if how is None:
+                assert exponent < 3 or exponent > 21
+                continue
+            forms.add((bool(how.uniform), bool(how.constant[0])))
+            reach = 125 * 127 * 128
+            a = r.integers(-reach, reach, 20000)
+            # Sums that give results between two outputs, and their neighbours.
+            ties = ((np.arange(-300, 300) * 2 + 1) << exponent) * 2**30 // int(m[0])
+            ties = (ties[:, None] + np.arange(-3, 4)).ravel()
+            a = np.concatenate([a, ties[np.abs(ties) < reach]])
+            wanted = ssat8(requantize(a, m, shift, single=single) + zero)
+            multiplier, addend = int(how.multiplier[0]), int(how.addend[0])
+            if how.constant[0]:
+                a = np.zeros_like(a)
+            acc = a << int(how.scale_log2[0])
+            assert np.abs(acc).max() < 2**31
+            if how.uniform:
+                got = ssat8((((acc * multiplier) >> 32) + addend) >> how.uniform)
+            elif single:
+                got = ssat8((((acc * multiplier) >> 32) + addend) >> int(how.right[0]))
+            else:
+                t = ((acc * multiplier + 2**31) >> 32) + addend
+                if zero != -128:
+                    t += acc >> 31
+                got = ssat8(t >> int(how.right[0]))
+            np.testing.assert_array_equal(got, wanted)
+    assert (False, False) in forms
+    assert (True, False) in forms or (zero != -128 and not single)
+
+
+def test_sums_are_proved_and_nothing_else_is_accepted() -> None:
+    base = AddParams(
+        1, 1, 1, 1, 1, 1, 3, 2**30, 0, -7, 1518500250, -1, -1, 5, 1200000000, -18, -128, 127
+    )
+    found = solve(base)
+    assert found is not None
+    x = np.arange(-128, 128)
+    value = ((found.a * x) >> 8)[:, None] + ((found.b * x) >> 8)[None, :]
+    np.testing.assert_array_equal(ssat8((value + found.addend) >> found.shift), table(base))
+    broken = table(base).copy()
+    broken[100, 100] += 2
+    assert addend_of(broken, found.a, found.b, found.shift) is None
