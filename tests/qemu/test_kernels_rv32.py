@@ -64,6 +64,10 @@ def test_convolutions(optimize: str) -> None:
         # height, width, channels, filters, kernel, stride, padding, activation
         (5, 7, 1, 1, (1, 1), 1, "SAME", "NONE"),
         (3, 3, 17, 5, (1, 1), 1, "SAME", "RELU"),
+        (5, 7, 6, 6, (1, 1), 1, "SAME", "NONE"),
+        (2, 5, 3, 4, (1, 1), 1, "SAME", "NONE"),
+        (4, 5, 3, 6, (3, 3), 1, "SAME", "NONE"),
+        (5, 4, 2, 5, (3, 3), 1, "SAME", "NONE"),
         (1, 1, 33, 6, (1, 1), 1, "SAME", "NONE"),
         (1, 2, 257, 3, (1, 1), 1, "SAME", "RELU6"),
         (4, 4, 40, 19, (1, 1), 2, "SAME", "NONE"),

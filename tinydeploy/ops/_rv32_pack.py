@@ -15,7 +15,7 @@ import numpy as np
 from tinydeploy.numerics.fixedpoint import requantize
 from tinydeploy.ops.base import Array
 
-BIAS = 0x8000  # what each chunk's sum starts with, so that its low field never borrows
+BIAS = 0x8000  # added to a chunk's sum, so that the low field never borrows from the high one
 MAX_CHUNK = 16  # terms that the unrolled loop of the assembly holds
 MAX_SUM = 2**29  # accumulators must stay below this to be multiplied by 4, unless nothing varies
 MAX_RIGHT_SHIFT = 21  # keeps output zero point << (shift + 1) and the sum below 2^30
@@ -107,8 +107,9 @@ def fields(weights: Array) -> Array:
 
 def starts(bias: Array, count: int) -> Array:
     """Return, per pair of channels, what the sum of whole words and the sum of high fields begin
-    with: the first also takes the second's low 16 bits and one BIAS per chunk, so that
-    bias0 + sum0 is left when (high sum << 16) is subtracted.
+    with: bias0 + sum0 is left of the first when (second << 16) is subtracted, modulo 2^32.
+
+    `count` is the number of chunks whose BIAS is summed with the whole words.
     """
     b = bias.astype(np.int64)
     first = b[0::2] + (b[1::2] << 16) - count * BIAS
