@@ -27,7 +27,8 @@ from tinydeploy.passes import run_passes
 from tinydeploy.plan.planner import plan_layers
 
 LITERT = PROFILES["litert"]
-SECONDS = 3.0  # per file; mostly milliseconds, but machines are shared
+SECONDS = 3.0  # to import a file; mostly milliseconds, but machines are shared
+SECONDS_IN_ALL = 30.0  # for all stages: a mutant may be a large, but honest network
 MEMORY = 256 << 20
 WINDOW = {"StrideH": 1, "StrideW": 1, "DilationHFactor": 1, "DilationWFactor": 1}
 
@@ -93,8 +94,11 @@ VALID = {"convolutions": convolutions(), "reshapers": reshapers()}
 def survive(content: bytes) -> Graph | None:
     """Import, rewrite, plan, generate and run a file; return the graph if it is accepted."""
     began = time.perf_counter()
+    imported = began
     try:
-        graph = run_passes(read_bytes(content, "mutant"), LITERT)
+        graph = read_bytes(content, "mutant")
+        imported = time.perf_counter()
+        graph = run_passes(graph, LITERT)
         plan = plan_layers(graph, "greedy")
         generate(graph, plan, LITERT, Provenance("mutant", "", "host", "test"))
         if sum(t.elements for t in graph.tensors) < 1 << 16:
@@ -102,7 +106,8 @@ def survive(content: bytes) -> Graph | None:
     except ModelError as error:
         assert error.what
         graph = None
-    assert time.perf_counter() - began < SECONDS
+    assert imported - began < SECONDS
+    assert time.perf_counter() - began < SECONDS_IN_ALL
     return graph
 
 
@@ -165,7 +170,7 @@ def mutants(name: str, kind: str, count: int) -> Iterator[bytes]:
 @pytest.mark.parametrize("name", VALID)
 def test_mutated_files(name: str, kind: str, request: pytest.FixtureRequest) -> None:
     accepted = 0
-    for mutant in mutants(name, kind, 30_000 if request.config.getoption("--slow") else 700):
+    for mutant in mutants(name, kind, 10_000 if request.config.getoption("--slow") else 700):
         accepted += survive(mutant) is not None
     assert accepted > 0  # otherwise the later stages were never reached
 

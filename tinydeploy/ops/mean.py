@@ -71,6 +71,12 @@ def two_runs(call: Call) -> str | None:
     return None
 
 
+def multiplier_in_range(call: Call) -> str | None:
+    """The input's scale over the output's is below 2^30."""
+    real = float(call.input().scale) / float(call.output.scale)
+    return None if real < 2**30 else f"it is {real:.3g}"
+
+
 def sum_fits(call: Call) -> str | None:
     """At most 2^22 elements are averaged, so that their sum fits 32 bits."""
     count = int(np.prod([size for reduced, size in _runs(call) if reduced], dtype=np.int64))
@@ -118,7 +124,7 @@ OP = Op(
     name="MEAN",
     summary="average over any axes that form at most two runs",
     parse=parse,
-    checks=(int8_in_out, two_runs, sum_fits),
+    checks=(int8_in_out, two_runs, sum_fits, multiplier_in_range),
     shape=shape,
     reference=reference,
     params=params,

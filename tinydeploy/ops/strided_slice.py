@@ -77,8 +77,8 @@ def parse(reader: Any) -> Attributes:
         last = end[axis]
         if options.Offset():
             masked = (options.BeginMask() | options.EndMask()) & bit
-            if masked or begin[axis] < 0 or last < 0:
-                reader.refuse("an offset from a masked or negative index")
+            if masked or begin[axis] < 0 or last < 0 or begin[axis] + last > size:
+                reader.refuse("an offset that is masked, negative or leaves the axis")
             last += first
         last = min(max(last + (size if last < 0 else 0), low), high)
         if options.EndMask() & bit:
