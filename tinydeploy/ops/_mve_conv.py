@@ -226,8 +226,8 @@ def _plan(site: Site, p: Product) -> tuple[bool, dict[str, int]]:
     if in_place <= gathered and abs(jump) < 4096:
         plan = blocks_of(site, p, kernel_h, run)
         if not plan["rest"] or kernel_h == 1:
-            return True, {**plan, "jump": jump if kernel_h > 1 else 0}
-    return False, {**blocks_of(site, p, 1, p.depth), "jump": 0}
+            return True, plan
+    return False, blocks_of(site, p, 1, p.depth)
 
 
 def _window(site: Site) -> bool:
