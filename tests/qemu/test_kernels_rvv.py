@@ -112,7 +112,8 @@ def add(net: Net) -> None:
     kind = str(net.random.choice(["ADD", "SUB"]))
     activation = str(net.random.choice(ACTIVATIONS))
     y = net._finish(kind, [a, b], AddAttributes(activation), 1, None)
-    scale = 0.05 * float(net.random.choice([1.0, 0.01, 1.9, 300.0]))
+    # Twice the scale of two equal ones makes halves of all odd sums.
+    scale = 0.05 * float(net.random.choice([2.0, 0.01, 1.9, 300.0]) if ratio != 1.0 else 2.0)
     zero = net.tensors[y].zero_point
     net.tensors[y] = replace(net.tensors[y], quantization=Quantization((scale,), (zero,)))
     net.output(y)
@@ -129,11 +130,14 @@ def pool(net: Net) -> None:
 
 
 def mean(net: Net) -> None:
-    x = net.input(*map(int, net.random.integers(1, 13, 2)), pick(net, CHANNELS[3:]))
+    # Powers of two at the same scale make halves often.
+    halves = bool(net.random.integers(2))
+    sizes = [2, 4, 8] if halves else list(range(1, 13))
+    x = net.input(pick(net, sizes), pick(net, sizes), pick(net, CHANNELS[3:]))
     axes = [(1, 2), (1, 2), (1,), (2,)][net.random.integers(4)]
     y = net._finish("MEAN", [x], MeanAttributes(axes, bool(net.random.integers(2))), 1, None)
-    scale = 0.05 * float(net.random.choice([1.0, 0.3, 0.001, 5.0]))
-    zero = net.tensors[y].zero_point
+    scale = 0.05 * float(net.random.choice([1.0, 0.3, 0.001, 5.0]) if not halves else 1.0)
+    zero = 5 if halves else net.tensors[y].zero_point
     net.tensors[y] = replace(net.tensors[y], quantization=Quantization((scale,), (zero,)))
     net.output(y)
 
