@@ -70,6 +70,8 @@ def pointwise(net: Net, r: np.random.Generator, count: int) -> set[str]:
             sharpen(net, -128)
         if k % 6 == 1:
             stretch(net, r)
+        if k % 3 == 2:
+            halves(net, r)
         net.output(out)
     return {"td_conv_1x1_mve"}
 
@@ -106,6 +108,8 @@ def depthwise(net: Net, r: np.random.Generator, count: int) -> set[str]:
             rescale(net, y, float(2.0 ** r.integers(-12, 10)))
         if k % 7 == 0:
             sharpen(net, -128)
+        if k % 4 >= 2:
+            halves(net, r)
         net.output(net.conv(y, 3))
     return {"td_depthwise_3x3_mve", "td_depthwise_mve"}
 
@@ -122,6 +126,8 @@ def lanes(net: Net, r: np.random.Generator, count: int) -> set[str]:
             rescale(net, y, float(2.0 ** r.integers(-12, 10)))
         if k % 4 == 0:
             sharpen(net, (-128, 127)[k % 8 // 4])
+        if k % 4 == 2:
+            halves(net, r)
         net.output(y)
     return {"td_depthwise_lanes_mve"}
 
@@ -137,8 +143,29 @@ def dense(net: Net, r: np.random.Generator, count: int) -> set[str]:
             sharpen(net, -128)
         if k % 5 == 1:
             stretch(net, r)
+        if k % 5 == 3:
+            halves(net, r)
         net.output(out)
     return {"td_fully_connected_mve"}
+
+
+def halves(net: Net, r: np.random.Generator) -> None:
+    """Give the last node tiny weights and multipliers that are powers of two: many ties."""
+    x, w, b = net.nodes[-1].inputs
+    out = net.nodes[-1].outputs[0]
+    assert x is not None and w is not None and b is not None
+    weights, (zero,) = net.tensors[w], net.tensors[out].quantization.zero_points  # type: ignore[union-attr]
+    data = constant(r.integers(-1, 2, weights.shape).astype(np.int8))
+    bias = constant(r.integers(-9, 10, net.tensors[b].shape).astype(np.int32))
+    assert weights.quantization is not None
+    scales = tuple(float(2.0 ** -r.integers(2, 6)) for _ in weights.quantization.scales)
+    q = replace(weights.quantization, scales=scales)
+    net.tensors[w] = replace(weights, data=data, quantization=q)
+    net.tensors[b] = replace(net.tensors[b], data=bias)
+    source = net.tensors[x].quantization
+    assert source is not None
+    zero = 0 if abs(zero) > 20 else zero
+    net.tensors[out] = replace(net.tensors[out], quantization=Quantization(source.scales, (zero,)))
 
 
 def stretch(net: Net, r: np.random.Generator) -> None:
