@@ -96,9 +96,8 @@ def stream_of(site: Site, sums: Sums, wide: bool) -> Array:
             zero = _zero(sums) << int(shift[c])
             half = 1 << (31 if sums.signed else 30)
             head = [bias & 0xFFFFFFFF, bias >> 32, multiplier[c], shift[c], half, zero]
-            body = words[c].reshape(-1)
-            data = np.concatenate([np.array(head, np.int64), body]).astype(np.int64)
-            parts.append((data & 0xFFFFFFFF).astype("<u4").tobytes())
+            row = np.array([*head, *words[c].reshape(-1).tolist()], np.int64)
+            parts.append(np.bitwise_and(row, 0xFFFFFFFF).astype("<u4").tobytes())
         else:
             data = np.array([sums.bias[c], multiplier[c]]).astype("<i4").tobytes()
             data += sums.weights[c].astype("i1").tobytes() + bytes([int(shift[c])])
