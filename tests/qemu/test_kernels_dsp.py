@@ -87,6 +87,11 @@ def sharpen(net: Net, value: int) -> None:
 
 
 def convolutions(net: Net, r: Generator, count: int) -> None:
+    # Images with rows and columns that need no padding beside some that do, full tiles or not.
+    for height, width, depth, kernel, stride in (
+        (7, 8, 4, 3, 1), (7, 6, 3, 3, 1), (8, 12, 2, 4, 1), (9, 9, 1, 5, 1), (9, 12, 4, 3, 2),
+    ):  # fmt: skip
+        net.output(net.conv(net.input(height, width, depth), 3, (kernel, kernel), stride))
     for k in range(count):
         depth = pick(r, CHANNELS)
         kernel = (1, 1) if k % 2 else (pick(r, (1, 2, 3, 5)), pick(r, (1, 2, 3, 4, 7)))
@@ -180,9 +185,10 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("optimize", MODES)
 @pytest.mark.parametrize("sweep", SWEEPS)
-@pytest.mark.parametrize("kind", [Net, Tame])
+@pytest.mark.parametrize(
+    ("kind", "optimize"), [(Tame, "speed"), (Tame, "balanced"), (Net, "balanced")]
+)
 class TestSweeps:
     pytestmark = needs_machine
 
@@ -225,9 +231,9 @@ class TestNodes:
 
     @pytest.mark.parametrize("optimize", MODES)
     def test_multipliers_from_tiny_to_huge(self, optimize: str) -> None:
-        """Shifts from -25 to +8: kernels take those that their constants can express."""
+        """Shifts from -25 to +6: kernels take those that their constants can express."""
         net = Tame(default_rng(9))
-        for exponent in (-17, -14, -9, -5, -3, -1, 1, 4, 6, 8, 10, 13):
+        for exponent in (-17, -9, -4, 1, 7, 11):
             for zero in (-128, 11):
                 x = net.conv(net.input(3, 4, 6), 5, zero=zero)
                 rescale(net, x, 2.0**exponent)
