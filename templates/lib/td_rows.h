@@ -16,6 +16,17 @@ static inline void td_rows(const int8_t **rows, int32_t taps, const int8_t *base
     }
 }
 
+/* The same for a tensor of which only `ring` rows are held: row y lies at place y modulo ring. */
+static inline void td_ring_rows(const int8_t **rows, int32_t taps, const int8_t *base,
+                                int32_t pitch, int32_t ring, int32_t count, int32_t first,
+                                int32_t step, const int8_t *outside)
+{
+    for (int32_t k = 0; k < taps; k++) {
+        int32_t y = first + k * step;
+        rows[k] = y >= 0 && y < count ? base + y % ring * pitch : outside;
+    }
+}
+
 /* Set `bytes` bytes, a multiple of 4 at an aligned address, to one value. */
 static inline void td_fill(int8_t *to, int32_t bytes, int32_t value)
 {

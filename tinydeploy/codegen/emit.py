@@ -72,12 +72,14 @@ def generate(
     """
     name = names.identifier(graph.name)
     constants = _Constants(name)
-    steps = [
-        _step(graph, plan, profile, position, constants)
+    segments = [
+        {
+            "segment": segment,
+            "nodes": [_step(graph, plan, profile, p, constants) for p in segment.nodes],
+        }
         for segment in plan.segments
-        for position in segment.nodes
     ]
-    kernels = {s["function"]: s for s in steps}
+    kernels = {n["function"]: n for s in segments for n in s["nodes"]}
     shared = {
         "name": name,
         "NAME": name.upper(),
@@ -85,7 +87,7 @@ def generate(
         "provenance": provenance,
         "profile": profile.name,
         "plan": plan,
-        "steps": steps,
+        "segments": segments,
         "constants": constants.arrays,
         "inputs": _border(graph, plan, graph.inputs, graph.float_inputs),
         "outputs": _border(graph, plan, graph.outputs, graph.float_outputs),
@@ -141,7 +143,8 @@ def _step(
             {
                 "base": _base(graph, plan, index, constants, position, source.input),
                 "first": layout.first(tensor),
-                "pitch": layout.bytes(tensor) // count,
+                "pitch": layout.row_bytes(tensor) if count > 1 else layout.bytes(tensor),
+                "ring": layout.ring if layout.wraps(tensor) else 0,
                 "count": count,
                 "taps": taps,
                 "slot": slot,
@@ -167,7 +170,8 @@ def _step(
         "slots": slot,
         "out_offset": plan.offset_of(node.outputs[0]),
         "out_first": out_layout.first(out),
-        "out_pitch": out_layout.bytes(out) // rows,
+        "out_pitch": out.bytes // rows if out_layout.plain else out_layout.row_bytes(out),
+        "out_ring": out_layout.ring if out_layout.wraps(out) else 0,
         "out_layout": out_layout,
         "out": out,
         "pad_row": pad_row,

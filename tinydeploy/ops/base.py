@@ -120,6 +120,7 @@ class Kernel:
     pad_row: rows outside the image are pointers to a row of zero points, not NULL.
     wants: the layout the kernel needs for an input; it is used only where this is granted.
     planar_output: the kernel can write planar rows.
+    by_rows: the kernel touches only the rows it is given, so that it may be streamed.
     """
 
     template: str
@@ -133,6 +134,7 @@ class Kernel:
     pad_row: bool = False
     wants: Callable[[Site, int], Layout] = lambda site, position: PLAIN
     planar_output: bool = False
+    by_rows: bool = False
 
 
 Check = Callable[[Call], str | None]
@@ -191,7 +193,7 @@ class Op:
 
 def portable(template: str) -> tuple[Kernel, ...]:
     """Return the kernel list of an operator that has only its portable C kernel."""
-    return (Kernel(template, f"td_{template}"),)
+    return (Kernel(template, f"td_{template}", by_rows=True),)
 
 
 def int8_in_out(call: Call) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
@@ -21,11 +21,15 @@ class Core:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Hold the chosen kernel of each node (None for views) and every layout that is not plain."""
+    """Hold the chosen kernel of each node (None for views) and every layout that is not plain.
+
+    The nodes in `streamed` are executed row by row: their kernels must not take tensors whole.
+    """
 
     kernels: tuple[Kernel | None, ...]
     layouts: dict[int, Layout] = field(default_factory=dict)
     core: Core = Core()
+    streamed: frozenset[int] = frozenset()
 
     def layout(self, tensor: int) -> Layout:
         return self.layouts.get(tensor, PLAIN)
@@ -33,8 +37,13 @@ class Selection:
     def site(self, graph: Graph, position: int, profile: IntegerProfile) -> Site:
         """Return what the kernel of a node is asked with."""
         c = self.core
-        call = Call(graph, graph.nodes[position])
-        return Site(call, profile, c.isa, c.features, c.optimize, self.layouts)
+        node, layouts = graph.nodes[position], self.layouts
+        if position in self.streamed:
+            layouts = dict(layouts)
+            for i in (*node.inputs, *node.outputs):
+                if i is not None and not self.layout(i).ring:
+                    layouts[i] = replace(self.layout(i), ring=graph.tensors[i].rows)
+        return Site(Call(graph, node), profile, c.isa, c.features, c.optimize, layouts)
 
     def pad_row_bytes(self, graph: Graph, position: int) -> int:
         """Return the size of the row of zero points that a kernel wants in its scratch memory."""

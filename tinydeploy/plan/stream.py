@@ -9,12 +9,13 @@ may lie over the input as long as no row is overwritten that will still be read 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, RowSource, op_named
 from tinydeploy.plan.select import Selection
 
@@ -54,9 +55,17 @@ class Stream:
         return np.stack(columns, axis=1)
 
 
-def streamable(graph: Graph, selection: Selection, position: int) -> bool:
+def streamable(
+    graph: Graph, selection: Selection, position: int, profile: IntegerProfile
+) -> bool:
     """Tell whether a node can compute its output row by row from rows of images."""
-    node = graph.nodes[position]
+    node, kernel = graph.nodes[position], selection.kernels[position]
+    if kernel is None or not kernel.by_rows:
+        return False
+    by_rows = replace(selection, streamed=selection.streamed | {position})
+    site = by_rows.site(graph, position, profile)
+    if kernel.whole(site) or not kernel.accepts(site):
+        return False
     op, call = op_named(node.op), Call(graph, node)
     region = None if op.view else op.region(call)
     if region is None or len(call.output.shape) != 4 or op.rows(call) != call.output.rows:
