@@ -94,8 +94,8 @@ def requant(
                 and ((largest << usable) < 32768).all()
                 and ((bound << usable) < 2**31 - 2**24).all()
             ):
-                inner = 0 if single else 1 << np.maximum(power - 2, 0)
-                addend = (1 << (s - 1)) + (zero_point << s) + inner
+                inner: Array = np.where(single, 0, np.int64(1) << np.maximum(power - 2, 0))
+                addend: Array = (1 << (s - 1)) + (zero_point << s) + inner
                 addend = np.where(constant, (1 << (s - 1)) + (value << s), addend)
                 return Requant(s, m, addend, power, np.zeros_like(m), constant)
     if single:
