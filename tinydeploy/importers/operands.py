@@ -21,6 +21,9 @@ def check_operands(op: Op, call: Call) -> None:
     """Raise ModelError unless all operands are there and are of the kind every operator expects."""
     where = call.node.name
     inputs = call.inputs
+    for tensor in call.outputs:
+        if tensor.constant:
+            raise ModelError(f"{op.name} writes a constant", f"'{tensor.name}'", "", where)
     weighted = op.name in _WEIGHTS_AXIS
     for position in range(max(len(inputs), 2 if weighted else 1)):
         absent = position >= len(inputs) or inputs[position] is None
