@@ -28,6 +28,7 @@ _TIMEOUT = 300
 # Symbols that are private to one generated file, and would clash when files are joined.
 _KERNELS = (r"static \w+ (td_\w+)\(", r"\} (td_\w+_params);")
 _LOADED: dict[str, ctypes.CDLL] = {}
+_RUNS = r"static void (run_nodes_\d+)\("
 _NODES = r"static void run_(node_\d+)\("
 
 
@@ -92,6 +93,8 @@ def compile_all(
             kernels = tree[f"{name}_kernels.h"].decode()
             owner = first_with.setdefault(kernels.replace(name.upper(), ""), name)
             renamed = {s: f"{s}_of_{owner}" for p in _KERNELS for s in re.findall(p, kernels)}
+            for run in re.findall(_RUNS, tree[f"{name}.c"].decode()):
+                renamed[run] = f"{run}_of_{name}"
             for node in re.findall(_NODES, tree[f"{name}.c"].decode()):
                 renamed |= {s: f"{s}_of_{name}" for s in (node, f"run_{node}")}
             joined += [f"#define {old} {new}" for old, new in sorted(renamed.items())]

@@ -26,6 +26,7 @@ def run_all(
     targets: Sequence[Target],
     modes: Sequence[str],
     profile: str,
+    schedule: pipeline.Schedule = "layer",
     progress: pipeline.Progress = pipeline.silent,
 ) -> list[Row]:
     """Deploy every model to every target in every mode; a model that does not fit has no row."""
@@ -34,7 +35,7 @@ def run_all(
     for done, (model, target, mode) in enumerate(work):
         progress("bench", done, len(work))
         try:
-            rows.append(run_one(model, target, mode, profile))
+            rows.append(run_one(model, target, mode, profile, schedule))
         except FitError:
             continue
     if not rows:
@@ -42,14 +43,22 @@ def run_all(
     return rows
 
 
-def run_one(model: Path, target: Target, optimize: str, profile: str) -> Row:
+def run_one(
+    model: Path,
+    target: Target,
+    optimize: str,
+    profile: str,
+    schedule: pipeline.Schedule = "layer",
+) -> Row:
     """Deploy one model and return its figures in bytes and instructions (host: nanoseconds).
 
     `weights` is what the int8 weights alone take in the model; `const` has them as the kernels
     want them, with all tables. Cycles are estimated, for the cores that run.cycles knows.
     """
     clock = pipeline.Clock()
-    prepared = pipeline.prepare(model, profile, "auto", clock, pipeline.core_of(target, optimize))
+    prepared = pipeline.prepare(
+        model, profile, "auto", clock, pipeline.core_of(target, optimize), schedule=schedule
+    )
     generated = pipeline.generate_sources(prepared, target, clock)
     with tempfile.TemporaryDirectory(prefix="tinydeploy-") as temporary:
         folder = Path(temporary) / "out"

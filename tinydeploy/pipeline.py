@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -24,6 +25,7 @@ from tinydeploy.ops.execute import total_macs
 from tinydeploy.passes import run_passes
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.planner import peak_step, plan_at, plan_layers
+from tinydeploy.plan.search import plan_streamed, streamed_at
 from tinydeploy.plan.select import Core, select
 from tinydeploy.run.cycles import can_estimate, estimate
 from tinydeploy.run.device import Device, Where, open_device
@@ -35,6 +37,7 @@ from tinydeploy.verify.samples import Samples
 MANIFEST = "tinydeploy.json"
 MODEL_COPY = "model.tflite"
 
+Schedule = Literal["layer", "streamed"]
 Progress = Callable[[str, int, int], None]
 
 
@@ -105,6 +108,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     profile: str
     allocator: str
     optimize: str
+    schedule: Schedule
     optimisation: str
     digest: str
     kernels: tuple[str, ...]
@@ -124,11 +128,13 @@ def prepare(
     clock: Clock,
     core: Core | None = None,
     preferred: Callable[[Graph, IntegerProfile], Mapping[int, str]] = lambda graph, profile: {},
+    schedule: Schedule = "layer",
 ) -> Prepared:
     """Import, rewrite and plan a model; raises ModelError or UsageError.
 
     Without a core the plan is for the portable kernels. `preferred` names kernels that tuning
-    found, per node.
+    found, per node. `schedule` is "layer" (each node whole) or "streamed" (runs of nodes row by row
+    where that needs less RAM).
     """
     semantics = profile_named(profile)
     with clock.stage("import"):
@@ -138,7 +144,10 @@ def prepare(
         graph = run_passes(graph, semantics)
     with clock.stage("plan"):
         selection = select(graph, semantics, core or Core(), preferred(graph, semantics))
-        plan = plan_layers(graph, allocator, selection, semantics)
+        if schedule == "streamed":
+            plan = plan_streamed(graph, semantics, selection, allocator)
+        else:
+            plan = plan_layers(graph, allocator, selection, semantics)
     return Prepared(path, graph, plan, semantics, macs)
 
 
@@ -148,6 +157,8 @@ def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> Genera
     command = f"tinydeploy deploy {name} --target {target.name}"
     if prepared.profile.name != "litert":
         command += f" --profile {prepared.profile.name}"
+    if prepared.plan.selection.streamed:
+        command += " --schedule streamed"
     if prepared.plan.selection.core.optimize != "balanced":
         command += f" --optimize {prepared.plan.selection.core.optimize}"
     with clock.stage("generate"):
@@ -198,6 +209,7 @@ def build(
             profile=prepared.profile.name,
             allocator=prepared.plan.allocator,
             optimize=prepared.plan.selection.core.optimize,
+            schedule="streamed" if prepared.plan.selection.streamed else "layer",
             optimisation=optimisation,
             digest=generated.digest.hex(),
             kernels=tuple(k.function if k else "" for k in prepared.plan.selection.kernels),
@@ -253,7 +265,8 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
     selection = prepared.plan.selection
     names = tuple(k.function if k else "" for k in selection.kernels)
     try:
-        plan = plan_at(
+        again = streamed_at if manifest.schedule == "streamed" else plan_at
+        plan = again(
             graph, prepared.profile, selection, manifest.offsets, manifest.lower_bound,
             manifest.allocator,
         )  # fmt: skip

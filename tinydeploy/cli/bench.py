@@ -19,11 +19,13 @@ from tinydeploy.cli import options
               help="May be given several times; default balanced.")  # fmt: skip
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default=None,
               help="Write the rows to a .json or .md file.")  # fmt: skip
+@options.SCHEDULE
 @options.PROFILE
 @options.common
 def command(
     models: tuple[Path, ...], targets: tuple[str, ...], modes: tuple[str, ...], out: Path | None,
-    profile: str, as_json: bool, verbose: bool, quiet: bool, debug: bool, color: bool | None,
+    schedule: Any, profile: str, as_json: bool, verbose: bool, quiet: bool, debug: bool,
+    color: bool | None,
 ) -> int:  # fmt: skip
     """Deploy each of MODELS to each target and tabulate what it costs; every row is proven
     bit-exact. Instructions are emulated and deterministic."""
@@ -33,7 +35,7 @@ def command(
 
     boards = [load_target(name) for name in targets or ("mps2-an386", "riscv-virt")]
     with options.progress(quiet) as progress:
-        rows = run_all(models, boards, modes or ("balanced",), profile, progress)
+        rows = run_all(models, boards, modes or ("balanced",), profile, schedule, progress)
     if out:
         write_rows(out, rows)
 

@@ -27,6 +27,10 @@ ALLOCATOR = click.option(
     "--allocator", type=click.Choice(["auto", "greedy", "exact"]), default="auto",
     show_default=True, help="How to place buffers; exact needs the extra 'solver'.",
 )  # fmt: skip
+SCHEDULE = click.option(
+    "--schedule", type=click.Choice(["layer", "streamed"]), default="layer", show_default=True,
+    help="Run each node whole, or runs of nodes row by row where that needs less RAM.",
+)  # fmt: skip
 OPTIMIZE = click.option(
     "--optimize", type=click.Choice(["speed", "balanced", "size"]), default="balanced",
     show_default=True, help="What kernels are chosen for; speed may widen weights in flash.",

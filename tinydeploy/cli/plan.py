@@ -17,11 +17,13 @@ from tinydeploy.cli import options
               help="Draw the memory map: time across, bytes up.")  # fmt: skip
 @options.PROFILE
 @options.ALLOCATOR
+@options.SCHEDULE
 @options.OPTIMIZE
 @options.common
 def command(
-    model: Path, target: str | None, svg: Path | None, profile: str, allocator: str, optimize: str,
-    as_json: bool, verbose: bool, quiet: bool, debug: bool, color: bool | None,
+    model: Path, target: str | None, svg: Path | None, profile: str, allocator: str,
+    schedule: Any, optimize: str, as_json: bool, verbose: bool, quiet: bool, debug: bool,
+    color: bool | None,
 ) -> int:  # fmt: skip
     """Plan the memory of MODEL and print it; --svg draws it."""
     from tinydeploy import pipeline
@@ -35,7 +37,7 @@ def command(
     with options.progress(quiet) as progress:
         clock = pipeline.Clock(progress)
         core = pipeline.core_of(board, optimize) if board else None
-        prepared = pipeline.prepare(model, profile, allocator, clock, core)
+        prepared = pipeline.prepare(model, profile, allocator, clock, core, schedule=schedule)
     if svg:
         try:
             svg.write_text(memory_map_svg(prepared.graph, prepared.plan), encoding="utf-8")

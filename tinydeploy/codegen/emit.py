@@ -72,7 +72,7 @@ def generate(
     """
     name = names.identifier(graph.name)
     constants = _Constants(name)
-    segments = [
+    segments: list[dict[str, Any]] = [
         {
             "segment": segment,
             "nodes": [_step(graph, plan, profile, p, constants) for p in segment.nodes],

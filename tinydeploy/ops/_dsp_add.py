@@ -143,4 +143,4 @@ def _constants(site: Site) -> dict[str, int]:
     return {"shift": found.shift}
 
 
-ADD = (Kernel("add_dsp", "td_add_dsp", _accepts, _params, _constants, whole=_whole),)
+ADD = (Kernel("add_dsp", "td_add_dsp", _accepts, _params, _constants, whole=_whole, by_rows=True),)

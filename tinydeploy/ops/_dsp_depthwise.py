@@ -135,6 +135,6 @@ def _constants(site: Site) -> dict[str, int]:
 DEPTHWISE_CONV_2D = (
     Kernel(
         "depthwise_conv_2d_dsp", "td_depthwise_3x3_dsp", _fits, _params, _constants, _scratch,
-        band=2, wants=_layout, planar_output=True,
+        band=2, wants=_layout, planar_output=True, by_rows=True,
     ),
 )  # fmt: skip

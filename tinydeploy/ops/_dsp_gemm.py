@@ -225,7 +225,7 @@ def _kernel(band: int) -> Kernel:
 
     return Kernel(
         "conv_2d_dsp", "td_conv_2d_dsp", accepts, _params(band), _constants, _scratch(band),
-        band=band, whole=_whole, planar_output=True,
+        band=band, whole=_whole, planar_output=True, by_rows=True,
     )  # fmt: skip
 
 

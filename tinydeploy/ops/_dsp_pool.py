@@ -25,6 +25,6 @@ def _positions(site: Site) -> bool:
 
 
 AVERAGE_POOL_2D = (
-    Kernel("average_pool_2d_dsp", "td_average_pool_2d_dsp", _image),
+    Kernel("average_pool_2d_dsp", "td_average_pool_2d_dsp", _image, by_rows=True),
 )  # fmt: skip
 MEAN = (Kernel("mean_dsp", "td_mean_dsp", _positions),)

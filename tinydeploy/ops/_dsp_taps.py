@@ -105,6 +105,6 @@ def _constants(site: Site) -> dict[str, int]:
 DEPTHWISE_CONV_2D = (
     Kernel(
         "depthwise_conv_2d_taps_dsp", "td_depthwise_taps_dsp", _accepts, _params, _constants,
-        _scratch, planar_output=True,
+        _scratch, planar_output=True, by_rows=True,
     ),
 )  # fmt: skip

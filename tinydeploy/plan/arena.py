@@ -39,9 +39,7 @@ def place_in_order(
     total = 0
     for index in order:
         b = buffers[index]
-        rivals = [
-            k for k in placed if buffers[k].first <= b.last and b.first <= buffers[k].last
-        ]
+        rivals = [k for k in placed if buffers[k].first <= b.last and b.first <= buffers[k].last]
         spots = {0}
         for k in rivals:
             spots.add(offsets[k] + buffers[k].bytes)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import combinations
+from types import MappingProxyType
+from typing import Any
 
 from tinydeploy.errors import UsageError
+from tinydeploy.plan.arena import Pairs
 from tinydeploy.plan.layout import ALIGNMENT, Buffer
 from tinydeploy.plan.liveness import lower_bound
 
@@ -16,12 +20,19 @@ def solver_installed() -> bool:
 
 
 def allocate_exact(
-    buffers: Sequence[Buffer], hint: Sequence[int], arena_bytes: int, seconds: float = 10.0
+    buffers: Sequence[Buffer],
+    hint: Sequence[int],
+    arena_bytes: int,
+    seconds: float = 10.0,
+    pairs: Pairs = MappingProxyType({}),
+    least: int | None = None,
 ) -> tuple[list[int], int, int]:
     """Return (offsets, arena bytes, proven lower bound), never worse than the hint.
 
     Each buffer is a rectangle, lifetime by bytes; rectangles must not overlap (NoOverlap2D) and
-    the tallest is minimised. Raises UsageError without the extra `solver`.
+    the tallest is minimised. Buffers that may overlap are kept apart pair by pair instead: one
+    above the other, or the upper one at its distance. `least` is a bound known beforehand.
+    Raises UsageError without the extra `solver`.
     """
     try:
         from ortools.sat.python import cp_model
@@ -31,7 +42,8 @@ def allocate_exact(
         ) from None
     model = cp_model.CpModel()
     top = arena_bytes // ALIGNMENT
-    bound = lower_bound(tuple(buffers)) // ALIGNMENT
+    known = lower_bound(tuple(buffers)) if least is None else least
+    bound = known // ALIGNMENT
     height = model.new_int_var(bound, top, "arena")
     starts, lives, spans = [], [], []
     for k, b in enumerate(buffers):
@@ -42,7 +54,12 @@ def allocate_exact(
         starts.append(start)
         spans.append(model.new_fixed_size_interval_var(start, size, f"bytes{k}"))
         lives.append(model.new_fixed_size_interval_var(b.first, b.last - b.first + 1, f"life{k}"))
-    model.add_no_overlap_2d(lives, spans)
+    if pairs:
+        for j, i in combinations(range(len(buffers)), 2):
+            if buffers[i].first <= buffers[j].last and buffers[j].first <= buffers[i].last:
+                _keep_apart(model, buffers, pairs, starts, i, j)
+    else:
+        model.add_no_overlap_2d(lives, spans)
     model.minimize(height)
     solver = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = seconds
@@ -54,3 +71,20 @@ def allocate_exact(
     offsets = [int(solver.value(s)) * ALIGNMENT for s in starts]
     proven = int(solver.best_objective_bound) * ALIGNMENT
     return offsets, int(solver.objective_value) * ALIGNMENT, proven
+
+
+def _keep_apart(
+    model: Any, buffers: Sequence[Buffer], pairs: Pairs, starts: Sequence[Any], a: int, b: int
+) -> None:
+    """Let one of the ways hold in which two buffers of one time get along."""
+    ways = [
+        (starts[a], buffers[a].bytes, starts[b]),
+        (starts[b], buffers[b].bytes, starts[a]),
+        *((starts[x], pairs[x, y], starts[y]) for x, y in ((a, b), (b, a)) if (x, y) in pairs),
+    ]
+    chosen = []
+    for lower, distance, upper in ways:
+        way = model.new_bool_var("")
+        model.add(lower + distance // ALIGNMENT <= upper).only_enforce_if(way)
+        chosen.append(way)
+    model.add_bool_or(chosen)

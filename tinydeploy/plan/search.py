@@ -14,12 +14,14 @@ from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import PLAIN
 from tinydeploy.plan.arena import allocate_greedy
+from tinydeploy.plan.exact import allocate_exact, solver_installed
 from tinydeploy.plan.layout import MemoryPlan, Segment, aligned
 from tinydeploy.plan.liveness import Needs, buffers_of, executed
 from tinydeploy.plan.planner import placed, plan_layers
 from tinydeploy.plan.select import Selection
 from tinydeploy.plan.stream import Stream, stream, streamable
 
+_SOLVER_SECONDS = 3.0
 _LONGEST = 20  # nodes of a segment; longer ones cost planning time and gain nothing measured
 
 Cut = tuple[tuple[int, ...], Stream | None]
@@ -36,8 +38,32 @@ def plan_streamed(
     cuts = _best_cuts(graph, profile, selection)
     if all(s is None for _, s in cuts):
         return whole
-    plan = _materialise(graph, profile, selection, cuts)
+    plan = _materialise(graph, profile, selection, cuts, allocator)
     return plan if plan.arena_bytes < whole.arena_bytes else whole
+
+
+def streamed_at(
+    graph: Graph,
+    profile: IntegerProfile,
+    selection: Selection,
+    offsets: Sequence[int],
+    bound: int,
+    allocator: str,
+) -> MemoryPlan:
+    """Return the streamed plan whose buffers lie at given offsets, as an earlier run found.
+
+    Raises ValueError when the offsets do not belong to this graph and selection.
+    """
+    cuts = _best_cuts(graph, profile, selection)
+    streams = [s for _, s in cuts if s]
+    final = streaming_selection(graph, selection, streams)
+    needs = buffers_of(graph, profile, final, _with_views(graph, [nodes for nodes, _ in cuts]))
+    if len(offsets) != len(needs.buffers) or min(offsets, default=0) < 0:
+        raise ValueError(f"{len(offsets)} offsets for {len(needs.buffers)} buffers")
+    return placed(
+        graph, final, needs, _segments(graph, final, cuts), offsets, bound, allocator,
+        _pairs(needs, streams),
+    )  # fmt: skip
 
 
 def streaming_selection(graph: Graph, selection: Selection, streams: Sequence[Stream]) -> Selection:
@@ -54,7 +80,7 @@ def _best_cuts(graph: Graph, profile: IntegerProfile, selection: Selection) -> l
     """Return the segments of least peak; among those, with fewest streamed nodes."""
     order = executed(graph)
     able = [streamable(graph, selection, p, profile) for p in order]
-    alive = _Alive(graph, selection)
+    alive = _Alive(graph, selection, profile)
     best: list[tuple[int, int, list[Cut]]] = [(0, 0, [])]
     for end in range(1, len(order) + 1):
         options = []
@@ -66,7 +92,7 @@ def _best_cuts(graph: Graph, profile: IntegerProfile, selection: Selection) -> l
                 break  # a view lies between
             peak, streamed, _ = best[start]
             for s in _forms(graph, selection, nodes, able[start]):
-                size = alive.bytes(nodes, s, profile)
+                size = alive.bytes(nodes, s)
                 cost = streamed + (0 if s is None else len(nodes))
                 options.append((max(peak, size), cost, start, s))
         peak, cost, start, s = min(options, key=lambda o: (o[0], o[1], -o[2]))
@@ -89,8 +115,19 @@ def _forms(
 class _Alive:
     """Count the bytes alive during a segment, by the lifetimes of whole tensors."""
 
-    def __init__(self, graph: Graph, selection: Selection) -> None:
+    def __init__(self, graph: Graph, selection: Selection, profile: IntegerProfile) -> None:
         self.graph, self.selection = graph, selection
+        order = executed(graph)
+        by_rows = replace(selection, streamed=frozenset(order))
+        # Bytes of scratch memory and of the row of padding, whole and row by row.
+        self.extra = {
+            (p, streamed): (
+                aligned(chosen.scratch(graph, p, profile)),
+                aligned(chosen.pad_row_bytes(graph, p)),
+            )
+            for streamed, chosen in ((False, selection), (True, by_rows))
+            for p in order
+        }
         self.birth = dict.fromkeys(graph.inputs, -1)
         self.death = dict.fromkeys(graph.inputs, -1)
         alias: dict[int, int] = {}
@@ -112,7 +149,7 @@ class _Alive:
     def size(self, tensor: int, selection: Selection) -> int:
         return aligned(selection.layout(tensor).bytes(self.graph.tensors[tensor]))
 
-    def bytes(self, nodes: Sequence[int], s: Stream | None, profile: IntegerProfile) -> int:
+    def bytes(self, nodes: Sequence[int], s: Stream | None) -> int:
         """Return the bytes alive while a segment runs, its rings and scratch included."""
         graph = self.graph
         first, last = nodes[0], nodes[-1]
@@ -127,8 +164,8 @@ class _Alive:
         elif s.overlap:
             x, y = self.size(s.overlap.input, selection), self.size(s.overlap.output, selection)
             total -= x + y - max(y, s.overlap.distance + x)
-        total += aligned(max(selection.scratch(graph, p, profile) for p in nodes))
-        return total + sum(aligned(selection.pad_row_bytes(graph, p)) for p in nodes)
+        extra = [self.extra[p, s is not None] for p in nodes]
+        return total + max(own for own, _ in extra) + sum(row for _, row in extra)
 
     def _in_place(self, position: int) -> int:
         """Return what is saved when a single node's output takes over its input's buffer."""
@@ -148,7 +185,11 @@ class _Alive:
 
 
 def _materialise(
-    graph: Graph, profile: IntegerProfile, selection: Selection, cuts: Sequence[Cut]
+    graph: Graph,
+    profile: IntegerProfile,
+    selection: Selection,
+    cuts: Sequence[Cut],
+    allocator: str,
 ) -> MemoryPlan:
     """Return the plan of the chosen segments, its buffers placed."""
     streams = [s for _, s in cuts if s]
@@ -157,14 +198,23 @@ def _materialise(
     needs = buffers_of(graph, profile, final, _with_views(graph, spans))
     pairs = _pairs(needs, streams)
     bound = _bound(needs, pairs)
-    offsets, _ = allocate_greedy(needs.buffers, pairs, bound)
-    segments = tuple(
+    offsets, total = allocate_greedy(needs.buffers, pairs, bound)
+    used = "greedy"
+    if allocator == "exact" or (allocator == "auto" and total > bound and solver_installed()):
+        offsets, _, bound = allocate_exact(
+            needs.buffers, offsets, total, _SOLVER_SECONDS, pairs, bound
+        )
+        used = "exact"
+    return placed(graph, final, needs, _segments(graph, final, cuts), offsets, bound, used, pairs)
+
+
+def _segments(graph: Graph, selection: Selection, cuts: Sequence[Cut]) -> tuple[Segment, ...]:
+    return tuple(
         Segment("layer", nodes)
         if s is None
-        else Segment("streamed", nodes, tuple(map(tuple, s.calls(graph, final).tolist())))
+        else Segment("streamed", nodes, tuple(map(tuple, s.calls(graph, selection).tolist())))
         for nodes, s in cuts
     )
-    return placed(graph, final, needs, segments, offsets, bound, "greedy", pairs)
 
 
 def _with_views(graph: Graph, spans: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:

@@ -55,9 +55,7 @@ class Stream:
         return np.stack(columns, axis=1)
 
 
-def streamable(
-    graph: Graph, selection: Selection, position: int, profile: IntegerProfile
-) -> bool:
+def streamable(graph: Graph, selection: Selection, position: int, profile: IntegerProfile) -> bool:
     """Tell whether a node can compute its output row by row from rows of images."""
     node, kernel = graph.nodes[position], selection.kernels[position]
     if kernel is None or not kernel.by_rows:

@@ -102,7 +102,9 @@ def _profile(
     for segment, count in zip(plan.segments, counts, strict=True):
         node = graph.nodes[segment.nodes[-1]]
         work = sum(macs[p] for p in segment.nodes)
-        nodes.append(doc.NodeCount(name=node.name, op=node.op, macs=work, count=count))
+        # The nodes of a streamed segment take turns; they are counted together.
+        ops = "+".join(graph.nodes[p].op for p in segment.nodes)
+        nodes.append(doc.NodeCount(name=node.name, op=ops, macs=work, count=count))
     return doc.ProfileRun(unit=unit, total=sum(counts), nodes=nodes)
 
 

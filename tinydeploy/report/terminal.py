@@ -52,8 +52,10 @@ def show_document(
 
 def _memory(console: Console, d: Document, target: Target | None) -> None:
     m = d.memory
-    bound = "the least possible" if m.optimal else f"bound {m.lower_bound_bytes:,}"
-    console.print(f"arena     {m.arena_bytes:,} bytes layer by layer ({bound})")
+    bound = "the least possible for it" if m.optimal else f"bound {m.lower_bound_bytes:,}"
+    streamed = any(s.kind == "streamed" for s in d.plan.segments)
+    how = "streamed" if streamed else "layer by layer"
+    console.print(f"arena     {m.arena_bytes:,} bytes {how} ({bound})")
     for label, used, size in (
         ("RAM", m.ram_bytes, target.ram_bytes if target else 0),
         ("flash", m.flash_bytes, target.flash_bytes if target else 0),

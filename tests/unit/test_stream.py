@@ -1,0 +1,170 @@
+"""Streamed plans: the same bytes from less memory, over random networks and public ones."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostlib import compile_all
+from kernel_lab import Net
+
+from tinydeploy.importers.tflite import read_file
+from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import PROFILES
+from tinydeploy.ops import Call, op_named
+from tinydeploy.ops._pool import Attributes as PoolAttributes
+from tinydeploy.ops._window import Window
+from tinydeploy.ops.concatenation import Attributes as ConcatAttributes
+from tinydeploy.ops.execute import run_outputs
+from tinydeploy.passes import run_passes
+from tinydeploy.plan.planner import plan_layers
+from tinydeploy.plan.search import plan_streamed, streamed_at
+from tinydeploy.plan.select import portable, select
+from tinydeploy.plan.stream import stream
+from tinydeploy.targets import load_target
+
+LITERT = PROFILES["litert"]
+MODELS = os.environ.get("TINYDEPLOY_MODELS", "")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def same_scale(net: Net, tensor: int, like: int) -> int:
+    net.tensors[tensor] = replace(net.tensors[tensor], quantization=net.tensors[like].quantization)
+    return tensor
+
+
+def random_network(seed: int) -> Graph:
+    """Chains with residual sums, concatenations and pools; odd sizes, strides and kernels."""
+    random = np.random.default_rng(seed)
+    net = Net(random, f"net{seed}")
+    x = net.input(
+        int(random.integers(9, 24)), int(random.integers(5, 16)), int(random.integers(1, 6))
+    )
+    for _ in range(int(random.integers(3, 8))):
+        kind = random.choice(["conv", "depthwise", "residual", "concat", "pool", "pointwise"])
+        height, width, channels = net.tensors[x].shape[1:]
+        kernel = int(random.choice([1, 2, 3, 5]))
+        stride = int(random.choice([1, 1, 2])) if min(height, width) > 4 else 1
+        if kind == "conv":
+            x = net.conv(x, int(random.integers(2, 9)), (kernel, kernel), stride=stride)
+        elif kind == "depthwise":
+            x = net.depthwise(x, (kernel, kernel), stride=stride)
+        elif kind == "pointwise":
+            x = net.conv(x, int(random.integers(2, 9)))
+        elif kind == "residual":
+            y = net.conv(net.depthwise(net.conv(x, channels + 3), (kernel, kernel)), channels)
+            x = net.plus(x, y)
+        elif kind == "concat":
+            y = same_scale(net, net.conv(x, 3, (kernel, kernel)), x)
+            x = same_scale(net, net._finish("CONCATENATION", [x, y], ConcatAttributes(3), 1, 0), y)
+        elif min(height, width) > 3:
+            window = Window(2, 2, 1, 1, "VALID", "NONE")
+            y = net._finish("MAX_POOL_2D", [x], PoolAttributes(window, 2, 2), 1, 0)
+            x = same_scale(net, y, x)
+    net.output(net.conv(x, 2))
+    return net.graph()
+
+
+@pytest.mark.parametrize("seeds", [range(k, k + 15) for k in (0, 15, 30)])
+def test_random_networks(seeds: range) -> None:
+    graphs = [random_network(seed) for seed in seeds]
+    plans = []
+    for graph in graphs:
+        selection = portable(graph, LITERT)
+        whole = plan_layers(graph, "greedy", selection, LITERT)
+        plan = plan_streamed(graph, LITERT, selection)
+        assert plan.lower_bound_bytes <= plan.arena_bytes <= whole.arena_bytes
+        plans.append(plan)
+    assert sum(any(s.calls for s in p.segments) for p in plans) > len(plans) // 2
+    random = np.random.default_rng(0)
+    for graph, plan, model in zip(
+        graphs, plans, compile_all(graphs, LITERT, plans=plans), strict=True
+    ):
+        for _ in range(2):
+            inputs = [
+                random.integers(-128, 128, graph.tensors[i].shape).astype(np.int8)
+                for i in graph.inputs
+            ]
+            wanted = run_outputs(graph, inputs, LITERT)
+            for got, want in zip(model.run(inputs), wanted, strict=True):
+                np.testing.assert_array_equal(got, want, err_msg=f"{graph.name} {plan.segments}")
+
+
+def check_schedule(graph: Graph, nodes: tuple[int, ...]) -> None:
+    """Execute a schedule on row numbers: every row read must exist, and be in its ring still."""
+    selection = portable(graph, LITERT)
+    s = stream(graph, selection, nodes)
+    made = dict.fromkeys((graph.nodes[p].outputs[0] for p in nodes), 0)
+    for calls in s.calls(graph, selection):
+        for position, count in zip(nodes, calls, strict=True):
+            node = graph.nodes[position]
+            call = Call(graph, node)
+            out = node.outputs[0]
+            for _ in range(count):
+                for source in op_named(node.op).region(call):
+                    index = node.inputs[source.input]
+                    for row in source.rows(made[out]):
+                        if index in made and 0 <= row < graph.tensors[index].rows:
+                            assert row < made[index], "reads a row that is not there yet"
+                            ring = s.rings.get(index, graph.tensors[index].rows)
+                            assert row >= made[index] - ring, "reads a row that is gone"
+                made[out] += 1
+    for tensor, rows in made.items():
+        assert rows == graph.tensors[tensor].rows
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_schedules_read_only_what_is_there(seed: int) -> None:
+    graph = random_network(seed)
+    for first in range(len(graph.nodes)):
+        for last in range(first + 1, min(first + 6, len(graph.nodes)) + 1):
+            check_schedule(graph, tuple(range(first, last)))
+
+
+def test_a_plan_can_be_made_again() -> None:
+    graph = run_passes(read_file(ROOT / "examples" / "digits" / "digits_int8.tflite"), LITERT)
+    selection = portable(graph, LITERT)
+    plan = plan_streamed(graph, LITERT, selection)
+    again = streamed_at(
+        graph, LITERT, selection, plan.offsets, plan.lower_bound_bytes, plan.allocator
+    )
+    assert again == plan
+    with pytest.raises(ValueError, match="offsets"):
+        streamed_at(graph, LITERT, selection, plan.offsets[1:], 0, "greedy")
+    with pytest.raises(ValueError, match="overlap"):
+        streamed_at(graph, LITERT, selection, [0] * len(plan.offsets), 0, "greedy")
+
+
+def test_families_that_are_not_proven_by_rows_stay_whole() -> None:
+    from tinydeploy.pipeline import core_of
+
+    graph = run_passes(read_file(ROOT / "examples" / "digits" / "digits_int8.tflite"), LITERT)
+    selection = select(graph, LITERT, core_of(load_target("riscv-virt"), "balanced"))
+    plan = plan_streamed(graph, LITERT, selection)
+    for segment in plan.segments:
+        for position in segment.nodes if segment.calls else ():
+            kernel = selection.kernels[position]
+            assert kernel is not None and kernel.by_rows
+
+
+@pytest.mark.skipif(not MODELS, reason="TINYDEPLOY_MODELS is not set")
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("mlperf_tiny/vww_int8", 29_000),
+        ("mlperf_tiny/ic_int8", 20_000),
+        ("mlperf_tiny/sww_int8", 4_700),
+        ("mcunet/mcunet_vww", 22_800),
+        ("mcunet/mcunet_detection", 90_000),
+        ("tflm/person_detect", 16_896),
+        ("mlperf_tiny/kws_int8", 11_840),
+    ],
+)
+def test_arenas_of_public_models(name: str, most: int) -> None:
+    """Portable kernels, input and output included, nothing computed twice."""
+    graph = run_passes(read_file(Path(MODELS) / f"{name}.tflite"), LITERT)
+    plan = plan_streamed(graph, LITERT, portable(graph, LITERT))
+    assert plan.arena_bytes <= most
