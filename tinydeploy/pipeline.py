@@ -71,6 +71,7 @@ class Prepared:
     plan: MemoryPlan
     profile: IntegerProfile
     macs: int  # of the model as given, before passes dropped work
+    imported: Graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def prepare(
     semantics = profile_named(profile)
     with clock.stage("import"):
         graph = read_file(path)
-        macs = total_macs(graph)
+        macs, imported = total_macs(graph), graph
     with clock.stage("passes"):
         graph = run_passes(graph, semantics)
     with clock.stage("plan"):
@@ -148,7 +149,7 @@ def prepare(
             plan = plan_streamed(graph, semantics, selection, allocator)
         else:
             plan = plan_layers(graph, allocator, selection, semantics)
-    return Prepared(path, graph, plan, semantics, macs)
+    return Prepared(path, graph, plan, semantics, macs, imported)
 
 
 def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> GeneratedModel:

@@ -136,6 +136,32 @@ def test_does_not_fit_names_the_figures_and_the_node() -> None:
     assert "16,384 available" in text and "node" in text
 
 
+@pytest.mark.parametrize(
+    ("stage", "text"), [("import", "graph digits_int8"), ("passes", "CONV_2D("), ("plan", "arena ")]
+)
+def test_dump_after_a_stage(stage: str, text: str) -> None:
+    result = tinydeploy("plan", DIGITS, "--dump-after", stage, "--json")
+    assert text in result.stderr
+    assert json.loads(result.stdout)["memory"]["arena_bytes"] > 0
+
+
+def test_a_fault_of_our_own_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from tinydeploy.cli import main
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("surprise")
+
+    monkeypatch.setattr(main.cli, "main", broken)
+    with pytest.raises(SystemExit) as caught, CliRunner().isolation() as streams:
+        main.run(["ops"])
+    assert caught.value.code == 1
+    assert b"surprise" in streams[1].getvalue()
+    with pytest.raises(ZeroDivisionError):
+        main.run(["ops", "--debug"])
+
+
 def test_debug_shows_a_traceback() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "tinydeploy", "deploy", "x", "--target", "host", "--debug"],

@@ -25,12 +25,14 @@ from tinydeploy.cli import options
 @options.SCHEDULE
 @options.OPTIMIZE
 @options.OPTIMISATION
+@options.DUMP
 @options.common
 def command(
     model: Path, target: str, out: Path | None, code_in_ram: bool, inputs: Path | None,
     expect: Path | None,
     seed: int, samples: int | None, where: Any, port: str | None, timeout: float, link: Any,
-    profile: str, allocator: str, schedule: Any, optimize: str, optimisation: str, as_json: bool,
+    profile: str, allocator: str, schedule: Any, optimize: str, optimisation: str,
+    dump_after: str | None, as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
     """Take MODEL (.tflite) to firmware for a target, run it there and prove it bit-exact.
@@ -58,6 +60,7 @@ def command(
                 lambda graph, semantics: tuning.preferred(graph, semantics, board, optimize),
                 schedule,
             )
+            options.dump(prepared, dump_after)
             chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)
             generated = pipeline.generate_sources(prepared, board, clock)
             firmware = pipeline.build(

@@ -18,10 +18,11 @@ from tinydeploy.cli import options
 @options.PROFILE
 @options.ALLOCATOR
 @options.OPTIMIZE
+@options.DUMP
 @options.common
 def command(
     model: Path, target: str, out: Path, profile: str, allocator: str, optimize: str,
-    as_json: bool,
+    dump_after: str | None, as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
     """Write the C of MODEL: plain C99 that needs no library and no build system of ours."""
@@ -36,6 +37,7 @@ def command(
         core = pipeline.core_of(board, optimize)
         prepared = pipeline.prepare(model, profile, allocator, clock, core)
         generated = pipeline.generate_sources(prepared, board, clock)
+    options.dump(prepared, dump_after)
     # firmware_model.c belongs to the firmware, not to a user's own program.
     sources = {k: v for k, v in generated.sources.items() if k != "firmware_model.c"}
     tree = SourceTree.of(sources)

@@ -74,6 +74,13 @@ def run(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _exit(1)
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        _exit(
+            1, f"error: a fault of tinydeploy itself\n{what}\n--debug shows where; please report it"
+        )
     else:
         _exit(code if isinstance(code, int) else 0)
 

@@ -55,6 +55,24 @@ def common(function: F) -> F:
     return function
 
 
+DUMP = click.option(
+    "--dump-after", type=click.Choice(["import", "passes", "plan"]), default=None,
+    help="Print what a stage made, as text, on stderr.",
+)  # fmt: skip
+
+
+def dump(prepared: Any, stage: str | None) -> None:
+    """Print the network or the plan as it was after a stage."""
+    from tinydeploy.ir.dump import dump_graph
+    from tinydeploy.plan.layout import dump_plan
+
+    if stage == "plan":
+        click.echo(dump_plan(prepared.plan), err=True)
+    elif stage is not None:
+        graph = prepared.imported if stage == "import" else prepared.graph
+        click.echo(dump_graph(graph), err=True)
+
+
 def sampling(function: F) -> F:
     """Add the options that say what to run the device on."""
     for option in (

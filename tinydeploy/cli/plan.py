@@ -19,10 +19,12 @@ from tinydeploy.cli import options
 @options.ALLOCATOR
 @options.SCHEDULE
 @options.OPTIMIZE
+@options.DUMP
 @options.common
 def command(
     model: Path, target: str | None, svg: Path | None, profile: str, allocator: str,
-    schedule: Any, optimize: str, as_json: bool, verbose: bool, quiet: bool, debug: bool,
+    schedule: Any, optimize: str, dump_after: str | None, as_json: bool,
+    verbose: bool, quiet: bool, debug: bool,
     color: bool | None,
 ) -> int:  # fmt: skip
     """Plan the memory of MODEL and print it; --svg draws it."""
@@ -38,6 +40,7 @@ def command(
         clock = pipeline.Clock(progress)
         core = pipeline.core_of(board, optimize) if board else None
         prepared = pipeline.prepare(model, profile, allocator, clock, core, schedule=schedule)
+    options.dump(prepared, dump_after)
     if svg:
         try:
             svg.write_text(memory_map_svg(prepared.graph, prepared.plan), encoding="utf-8")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tinydeploy.errors import MismatchError
 from tinydeploy.ir import Graph
 from tinydeploy.ir.verify import verify_graph
 from tinydeploy.numerics.profile import IntegerProfile
@@ -55,7 +56,8 @@ def _prove(before: Graph, after: Graph, profile: IntegerProfile, name: str) -> N
         call = Call(after, node)
         run_checks(op_named(node.op), call)
         shapes = [t.shape for t in call.outputs]
-        assert op_named(node.op).shape(call) == shapes, f"{name} broke the shapes of {node.name}"
+        if op_named(node.op).shape(call) != shapes:
+            raise MismatchError(f"the pass {name} broke the shapes of node '{node.name}'")
     if after.nodes == before.nodes or sum(t.elements for t in before.tensors) > _MAX_PROVED:
         return
     random = np.random.default_rng(0)
@@ -65,4 +67,5 @@ def _prove(before: Graph, after: Graph, profile: IntegerProfile, name: str) -> N
     pairs = zip(
         run_outputs(before, inputs, profile), run_outputs(after, inputs, profile), strict=True
     )
-    assert all((a == b).all() for a, b in pairs), f"{name} changed a result"
+    if not all((a == b).all() for a, b in pairs):
+        raise MismatchError(f"the pass {name} changed a result", hint="please report the model")

@@ -75,3 +75,15 @@ class MemoryPlan:
 def aligned(size: int, alignment: int = ALIGNMENT) -> int:
     """Round a size in bytes up to the alignment."""
     return -(-size // alignment) * alignment
+
+
+def dump_plan(plan: MemoryPlan) -> str:
+    """Return one line per segment and per buffer, for people and golden files."""
+    lines = [f"arena {plan.arena_bytes} bound {plan.lower_bound_bytes} {plan.allocator}"]
+    lines += [f"  {s.kind} {' '.join(map(str, s.nodes))}" for s in plan.segments]
+    for buffer, offset in zip(plan.buffers, plan.offsets, strict=True):
+        tensors = " ".join(f"%{t}" for t in buffer.tensors) or buffer.label
+        lines.append(
+            f"  {offset:>8} +{buffer.bytes:<8} steps {buffer.first} to {buffer.last}  {tensors}"
+        )
+    return "\n".join(lines) + "\n"
