@@ -64,6 +64,19 @@ class MemoryPlan:
     def optimal(self) -> bool:
         return self.arena_bytes <= self.lower_bound_bytes
 
+    def occupied(self, step: int) -> int:
+        """Return how many bytes of the arena are in use at a step; shared bytes count once."""
+        alive = sorted(
+            (offset, offset + b.bytes)
+            for b, offset in zip(self.buffers, self.offsets, strict=True)
+            if b.first <= step <= b.last
+        )
+        total = end = 0
+        for low, high in alive:
+            total += max(0, high - max(low, end))
+            end = max(end, high)
+        return total
+
     def offset_of(self, tensor: int) -> int:
         """Return the byte offset of a tensor in the arena; raises KeyError for a constant."""
         for buffer, offset in zip(self.buffers, self.offsets, strict=True):

@@ -95,7 +95,7 @@ def peak_step(graph: Graph, plan: MemoryPlan) -> str:
     """Name the node during which most bytes are alive, and how many."""
     best, text = -1, "the inputs"
     for position in executed(graph):
-        alive = sum(b.bytes for b in plan.buffers if b.first <= position <= b.last)
+        alive = plan.occupied(position)
         if alive > best:
             node = graph.nodes[position]
             best, text = alive, f"node {position} {node.op} '{node.name[:60]}' ({alive:,} bytes)"

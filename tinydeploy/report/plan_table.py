@@ -35,14 +35,14 @@ def show_plan(
                         ("bytes", True), ("alive", True), ("", False)):  # fmt: skip
         table.add_column(name, justify="right" if right else "left")
     positions = executed(graph)
-    alive = {p: sum(b.bytes for b in plan.buffers if b.first <= p <= b.last) for p in positions}
+    alive = {p: plan.occupied(p) for p in positions}
     shown = positions if verbose else sorted(sorted(positions, key=lambda p: -alive[p])[:_ROWS])
     for p in shown:
         out = graph.nodes[p].outputs[0]
         bar = "#" * max(1, round(_BAR * alive[p] / max(plan.arena_bytes, 1)))
         table.add_row(
             str(p), graph.nodes[p].op, f"{plan.offset_of(out):,}",
-            f"{graph.tensors[out].bytes:,}", f"{alive[p]:,}", bar,
+            f"{plan.selection.layout(out).bytes(graph.tensors[out]):,}", f"{alive[p]:,}", bar,
         )  # fmt: skip
     console.print(table)
     if len(shown) < len(positions):
