@@ -13,7 +13,7 @@
 
 #define CFSR_STACKING (1u << 4 | 1u << 12 | 1u << 20) /* MSTKERR, STKERR, STKOF */
 
-/* Memory protection unit of ARMv7-M, the same manual, B3.5. */
+/* Memory protection unit of ARMv7-M, the same manual, B3.5; ARMv6-M has the same or none (type 0). */
 #define MPU_TYPE TD_REGISTER(0xE000ED90u)
 #define MPU_CTRL TD_REGISTER(0xE000ED94u)
 #define MPU_RNR TD_REGISTER(0xE000ED98u)
@@ -81,7 +81,7 @@ static void guard_stack(void)
 {
 #if defined(__ARM_ARCH_8M_MAIN__) || defined(__ARM_ARCH_8_1M_MAIN__)
     __asm volatile("msr msplim, %0" ::"r"(td_link_stack_bottom));
-#elif defined(__ARM_ARCH_7M__) || defined(__ARM_ARCH_7EM__)
+#else
     uint32_t guard = (uint32_t)(uintptr_t)td_link_stack_bottom - GUARD_BYTES;
     if (((MPU_TYPE >> 8) & 0xFFu) != 0 && guard % GUARD_BYTES == 0) {
         MPU_RNR = 0;
