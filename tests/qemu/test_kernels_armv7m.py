@@ -12,8 +12,8 @@ from tests.kernel_lab import Net, run_on
 from tinydeploy.ops import Call
 from tinydeploy.ops import _addsub as addsub
 from tinydeploy.ops._addsub import Attributes as AddAttributes
-from tinydeploy.ops._armv7m_add import addend_of, solve
-from tinydeploy.ops._dsp_add import table
+from tinydeploy.ops._armv7m.add import addend_of, solve
+from tinydeploy.ops._dsp.add import table
 from tinydeploy.targets import load_target
 
 pytestmark = pytest.mark.qemu

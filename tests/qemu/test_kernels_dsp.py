@@ -16,8 +16,8 @@ from tinydeploy.numerics.fixedpoint import requantize
 from tinydeploy.ops import Call, op_named
 from tinydeploy.ops._addsub import Attributes as AddAttributes
 from tinydeploy.ops._addsub import Params as AddParams
-from tinydeploy.ops._dsp_add import addend_of, solve, table
-from tinydeploy.ops._dsp_requant import requant
+from tinydeploy.ops._dsp.add import addend_of, solve, table
+from tinydeploy.ops._dsp.requant import requant
 from tinydeploy.ops._pool import Attributes as PoolAttributes
 from tinydeploy.ops._window import Window
 from tinydeploy.ops.mean import Attributes as MeanAttributes

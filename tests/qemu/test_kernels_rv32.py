@@ -14,8 +14,8 @@ from tinydeploy.ir.graph import constant
 from tinydeploy.numerics.fixedpoint import requantize
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import Call, Site
-from tinydeploy.ops import _rv32_pack as pack
-from tinydeploy.ops._rv32_add import line
+from tinydeploy.ops._rv32 import pack
+from tinydeploy.ops._rv32.add import line
 from tinydeploy.pipeline import core_of
 from tinydeploy.plan.select import select
 from tinydeploy.targets import load_target

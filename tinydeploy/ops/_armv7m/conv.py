@@ -1,0 +1,230 @@
+"""Turn a convolution into the packed stream that the Armv7-M kernel reads.
+
+One SMLAL multiplies two pixels, packed into a word 23 bits apart, by one weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinydeploy.ops import _window as window
+from tinydeploy.ops.base import Array, Kernel, Site
+
+# A sum in the lower field of a 64-bit accumulator has 23 bits.
+FIELD_BITS = 23
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Hold what the sums of a layer need: folded biases, multipliers and shifts per channel.
+
+    bias: bias - zero_point * sum(weights), so that the products use stored activations.
+    low, high: the smallest and largest possible sum. shift: right shift, at least 0.
+    """
+
+    weights: Array  # [channels, products]
+    bias: Array
+    multiplier: Array
+    shift: Array
+    low: Array
+    high: Array
+    in_zero: int
+    out_zero: int
+    clamp_min: int
+    clamp_max: int
+
+    @property
+    def largest(self) -> int:
+        return int(max(np.abs(self.low).max(), np.abs(self.high).max(), 0))
+
+    @property
+    def signed(self) -> bool:
+        """Tell whether halves of negative sums can be seen in the output."""
+        return self.clamp_min < self.out_zero
+
+    @property
+    def clamped(self) -> bool:
+        """Tell whether the output's range is narrower than int8."""
+        return (self.clamp_min, self.clamp_max) != (-128, 127)
+
+
+def sums_of(
+    weights: Array,
+    bias: Array,
+    multiplier: Array,
+    shift: Array,
+    in_zero: int,
+    out_zero: int,
+    clamp: tuple[int, int],
+) -> Sums:
+    """Bound the sums of [channels, products] weights over int8 activations."""
+    w = weights.astype(np.int64)
+    least, most = -128 - in_zero, 127 - in_zero
+    low = bias + np.minimum(w * least, w * most).sum(axis=1)
+    high = bias + np.maximum(w * least, w * most).sum(axis=1)
+    return Sums(
+        weights, bias - in_zero * w.sum(axis=1), multiplier.astype(np.int64),
+        -shift.astype(np.int64), low, high, in_zero, out_zero, *clamp,
+    )  # fmt: skip
+
+
+def convolution_sums(site: Site) -> Sums:
+    """Return the sums of a CONV_2D, products in the order filter row, column, channel."""
+    call = site.call
+    inp, weights, output = call.input(), call.input(1), call.output
+    assert weights.data is not None
+    multiplier, shift = window.channel_multipliers(inp, weights, output, weights.shape[0])
+    return sums_of(
+        weights.data.reshape(weights.shape[0], -1), window.bias_of(call).astype(np.int64),
+        multiplier, shift, inp.zero_point, output.zero_point,
+        window.clamp_range(call.attributes.activation, output),
+    )  # fmt: skip
+
+
+def fits(sums: Sums, operator: str, site: Site) -> bool:
+    """Tell whether the sums fit a field, and every channel scales down by at least 4."""
+    return (
+        not site.profile.rounds_once(operator)
+        and sums.largest < 1 << (FIELD_BITS - 1)
+        and bool(((sums.shift >= 2) | (sums.multiplier == 0)).all())
+        and bool((np.abs(sums.bias) < 1 << 31).all())
+    )
+
+
+def scaling(sums: Sums) -> tuple[Array, Array]:
+    """Return (multipliers, shifts - 2); a sum that always scales to 0 gets the multiplier 0."""
+    nothing = (sums.shift >= FIELD_BITS) | (sums.multiplier == 0)
+    return np.where(nothing, 0, sums.multiplier), np.where(nothing, 0, sums.shift - 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Mirror td_conv_2d_armv7m_params."""
+
+    in_w: int
+    in_c: int
+    out_w: int
+    out_c: int
+    kernel_h: int
+    kernel_w: int
+    stride_h: int
+    stride_w: int
+    dilation_w: int
+    pad_left: int
+    in_zero: int
+    x_step: int
+    c_step: int
+    zero_point: int
+    clamp_min: int
+    clamp_max: int
+    pair_words: int
+    stream: Array  # int32, per two channels
+
+
+def whole(site: Site) -> bool:
+    """1x1 filters over plain tensors see one long row of pixels."""
+    g = window.convolution(site.call)
+    return (
+        (g.kernel_h, g.kernel_w, g.stride_h, g.stride_w) == (1, 1, 1, 1)
+        and (g.pad_top, g.pad_left) == (0, 0)
+        and (g.out_h, g.out_w) == (g.in_h, g.in_w)
+        and site.input_layout().plain
+        and site.output_layout.plain
+    )
+
+
+def accepts(site: Site) -> bool:
+    if site.isa != "armv7-m":
+        return False
+    call = site.call
+    g = window.convolution(call)
+    return (
+        call.input(1).shape[3] == call.input().shape[3]
+        and g.dilation_h == 1
+        and g.out_h * g.out_w > 0
+        and fits(convolution_sums(site), "CONV_2D", site)
+    )
+
+
+def _wide(site: Site) -> bool:
+    return site.optimize == "speed"
+
+
+def constants(site: Site) -> dict[str, int]:
+    sums, g = convolution_sums(site), window.convolution(site.call)
+    pads = g.pad_left > 0 or g.dilation_w > 1
+    pads = pads or (g.out_w - 1) * g.stride_w + g.kernel_w > g.in_w
+    return {
+        "sign": int(sums.signed),
+        "clamp": int(sums.clamped),
+        "wide": int(_wide(site)),
+        "pads": int(pads),
+    }
+
+
+def stream_of(sums: Sums, wide: bool) -> tuple[Array, int]:
+    """Return (stream, words per two channels): biases, multipliers, weights, shifts."""
+    multiplier, shift = scaling(sums)
+    channels = len(multiplier)
+    order = [*range(channels - channels % 2), *([channels - 1] * (2 * (channels % 2)))]
+    parts = []
+    for pair in zip(order[::2], order[1::2], strict=True):
+        chosen = list(pair)
+        weights = sums.weights[chosen].T.reshape(-1)
+        data = np.concatenate([sums.bias[chosen], multiplier[chosen]]).astype("<i4").tobytes()
+        data += weights.astype("<i4" if wide else "i1").tobytes()
+        data += shift[chosen].astype("i1").tobytes()
+        parts.append(data + bytes(-len(data) % 4))
+    words = np.frombuffer(b"".join(parts), "<i4").astype(np.int32)
+    return words, len(parts[0]) // 4
+
+
+def params(site: Site) -> Params:
+    call, g, sums = site.call, window.convolution(site.call), convolution_sums(site)
+    out_c, layout = call.output.shape[3], site.output_layout
+    planar = layout.planar
+    stream, pair_words = stream_of(sums, _wide(site))
+    flat = whole(site)
+    zero = 2 * sums.out_zero + 1
+    return Params(
+        g.in_w * g.in_h if flat else g.in_w, call.input().shape[3],
+        g.out_w * g.out_h if flat else g.out_w, out_c,
+        g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.dilation_w, g.pad_left, sums.in_zero,
+        1 if planar else out_c, layout.plane_bytes(call.output) if planar else 1,
+        2 * zero if sums.signed else zero, sums.clamp_min, sums.clamp_max, pair_words, stream,
+    )  # fmt: skip
+
+
+def scratch(site: Site) -> int:
+    """Two words per product of four pixels, and one pixel of padding."""
+    depth = int(np.prod(site.call.input(1).shape[1:]))
+    return 8 * depth + -(-site.call.input().shape[3] // 4) * 4
+
+
+def unpadded(site: Site) -> bool:
+    """Accept where no row of padding is needed."""
+    if not accepts(site):
+        return False
+    g = window.convolution(site.call)
+    return g.pad_top == 0 and (g.out_h - 1) * g.stride_h + g.kernel_h <= g.in_h
+
+
+def _kernel(accepts: Callable[[Site], bool], pad_row: bool) -> Kernel:
+    return Kernel(
+        "armv7m/conv_2d",
+        "td_conv_2d_armv7m",
+        accepts=accepts,
+        params=params,
+        constants=constants,
+        scratch=scratch,
+        band=4,
+        whole=whole,
+        pad_row=pad_row,
+        planar_output=True,
+    )
+
+
+CONVOLUTIONS = (_kernel(unpadded, False), _kernel(accepts, True))

@@ -1,0 +1,210 @@
+"""Turn a depthwise convolution into the stream that the Armv7-M kernel reads.
+
+One SMLAL multiplies one element by the weights of two output rows, packed 23 bits apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinydeploy.ops import _window as window
+from tinydeploy.ops._armv7m.conv import Sums, fits, scaling, sums_of
+from tinydeploy.ops.base import Array, Kernel, Site
+from tinydeploy.ops.layout import PLAIN, Layout
+
+_COLUMNS = 3  # output columns per step
+_LARGEST = 7  # rows and columns of a filter
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Mirror td_depthwise_conv_2d_armv7m_params."""
+
+    channels: int
+    out_w: int
+    plane: int
+    left: int
+    x_step: int
+    c_step: int
+    zero_point: int
+    stream: Array  # int32, per channel
+
+
+def depthwise_sums(site: Site) -> Sums:
+    """Return the sums of a DEPTHWISE_CONV_2D, products in the order filter row, column."""
+    call = site.call
+    inp, weights, output = call.input(), call.input(1), call.output
+    assert weights.data is not None
+    channels = weights.shape[3]
+    multiplier, shift = window.channel_multipliers(inp, weights, output, channels)
+    return sums_of(
+        weights.data.reshape(-1, channels).T, window.bias_of(call).astype(np.int64),
+        multiplier, shift, inp.zero_point, output.zero_point,
+        window.clamp_range(call.attributes.activation, output),
+    )  # fmt: skip
+
+
+def accepts(site: Site) -> bool:
+    if site.isa != "armv7-m":
+        return False
+    call = site.call
+    g = window.convolution(call)
+    if call.input(1).shape[3] != call.input().shape[3] or g.stride_h != g.stride_w:
+        return False
+    if g.dilation_h != 1 or g.dilation_w != 1 or max(g.kernel_h, g.kernel_w) > _LARGEST:
+        return False
+    if g.out_w < _COLUMNS or g.out_h < 1 or g.stride_h > 3:
+        return False
+    sums = depthwise_sums(site)
+    return fits(sums, "DEPTHWISE_CONV_2D", site) and not sums.clamped
+
+
+def wants(site: Site, position: int) -> Layout:
+    """Planar rows with the columns of zero points that the windows reach."""
+    if position != 0:
+        return PLAIN
+    g = window.convolution(site.call)
+    right = max(0, (g.out_w - 1) * g.stride_w + g.kernel_w - g.pad_left - g.in_w)
+    return Layout(planar=True, left=g.pad_left, right=right)
+
+
+def packed(sums: Sums, kernel_h: int, kernel_w: int, stride: int) -> Array:
+    """Return words [channels, rows, columns]: weights of the upper and the lower output row.
+
+    Columns are ordered by their remainder modulo the stride.
+    """
+    channels = len(sums.bias)
+    weights = sums.weights.astype(np.int64).reshape(channels, kernel_h, kernel_w)
+    words = np.zeros((channels, kernel_h + stride, kernel_w), np.int64)
+    words[:, :kernel_h] += weights
+    words[:, stride:] += weights << 23
+    order = [c for phase in range(stride) for c in range(phase, kernel_w, stride)]
+    return words[:, :, order]
+
+
+def stream_of(site: Site, sums: Sums, wide: bool) -> Array:
+    """Return the stream: per channel bias, multiplier, shift and weights."""
+    g = window.convolution(site.call)
+    multiplier, shift = scaling(sums)
+    words = packed(sums, g.kernel_h, g.kernel_w, g.stride_h)
+    parts = []
+    for c in range(len(multiplier)):
+        if wide:
+            bias = int(sums.bias[c]) * ((1 << 23) + 1)
+            zero = _zero(sums) << int(shift[c])
+            half = 1 << (31 if sums.signed else 30)
+            head = [bias & 0xFFFFFFFF, bias >> 32, multiplier[c], shift[c], half, zero]
+            row = np.array([*head, *words[c].reshape(-1).tolist()], np.int64)
+            parts.append(np.bitwise_and(row, 0xFFFFFFFF).astype("<u4").tobytes())
+        else:
+            data = np.array([sums.bias[c], multiplier[c]]).astype("<i4").tobytes()
+            data += sums.weights[c].astype("i1").tobytes() + bytes([int(shift[c])])
+            parts.append(data + bytes(-len(data) % 4))
+    return np.frombuffer(b"".join(parts), "<i4").astype(np.int32)
+
+
+def _zero(sums: Sums) -> int:
+    """Return the output's zero point and a half, in the unit that the shifts leave."""
+    return (2 * sums.out_zero + 1) * (2 if sums.signed else 1)
+
+
+def params(site: Site) -> Params:
+    call, g, sums = site.call, window.convolution(site.call), depthwise_sums(site)
+    channels, layout = call.output.shape[3], site.output_layout
+    return Params(
+        channels, g.out_w, site.input_layout().plane_bytes(call.input()), -g.pad_left,
+        1 if layout.planar else channels,
+        layout.plane_bytes(call.output) if layout.planar else 1,
+        _zero(sums), stream_of(site, sums, site.optimize == "speed"),
+    )  # fmt: skip
+
+
+def constants(site: Site) -> dict[str, int]:
+    g = window.convolution(site.call)
+    return {
+        "kernel_h": g.kernel_h,
+        "kernel_w": g.kernel_w,
+        "stride": g.stride_h,
+        "sign": int(depthwise_sums(site).signed),
+        "wide": int(site.optimize == "speed"),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class TapParams:
+    """Mirror td_depthwise_conv_2d_armv7m_taps_params."""
+
+    in_w: int
+    in_c: int
+    out_w: int
+    depth_multiplier: int
+    kernel_h: int
+    kernel_w: int
+    stride_w: int
+    dilation_w: int
+    pad_left: int
+    in_zero: int
+    x_step: int
+    c_step: int
+    zero_point: int
+    clamp_min: int
+    clamp_max: int
+    scales: Array  # int32 [channels, 3]
+    weights: Array  # int8 [channels, taps]
+
+
+def accepts_taps(site: Site) -> bool:
+    """Accept any shape whose sums can be scaled by one long multiplication."""
+    return site.isa == "armv7-m" and fits(depthwise_sums(site), "DEPTHWISE_CONV_2D", site)
+
+
+def tap_params(site: Site) -> TapParams:
+    call, g, sums = site.call, window.convolution(site.call), depthwise_sums(site)
+    in_c, out_c, layout = call.input().shape[3], call.output.shape[3], site.output_layout
+    multiplier, shift = scaling(sums)
+    return TapParams(
+        g.in_w, in_c, g.out_w, out_c // in_c, g.kernel_h, g.kernel_w, g.stride_w, g.dilation_w,
+        g.pad_left, sums.in_zero, 1 if layout.planar else out_c,
+        layout.plane_bytes(call.output) if layout.planar else 1,
+        _zero(sums), sums.clamp_min, sums.clamp_max,
+        np.stack([sums.bias, multiplier, shift], axis=1).astype(np.int32),
+        np.ascontiguousarray(sums.weights),
+    )  # fmt: skip
+
+
+def tap_scratch(site: Site) -> int:
+    """A pointer per tap, and one pixel of padding."""
+    g = window.convolution(site.call)
+    return 4 * g.kernel_h * g.kernel_w + -(-site.call.input().shape[3] // 4) * 4
+
+
+def tap_constants(site: Site) -> dict[str, int]:
+    sums = depthwise_sums(site)
+    return {"sign": int(sums.signed), "clamp": int(sums.clamped)}
+
+
+DEPTHWISE = (
+    Kernel(
+        "armv7m/depthwise_conv_2d",
+        "td_depthwise_conv_2d_armv7m",
+        accepts=accepts,
+        params=params,
+        constants=constants,
+        band=2,
+        pad_row=True,
+        wants=wants,
+        planar_output=True,
+    ),
+    Kernel(
+        "armv7m/depthwise_conv_2d_taps",
+        "td_depthwise_conv_2d_armv7m_taps",
+        accepts=accepts_taps,
+        params=tap_params,
+        constants=tap_constants,
+        scratch=tap_scratch,
+        pad_row=True,
+        planar_output=True,
+    ),
+)

@@ -1,0 +1,110 @@
+"""Turn depthwise convolutions over interleaved rows into a kernel for four channels at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydeploy.numerics.fixedpoint import wrap32
+from tinydeploy.ops import _window as window
+from tinydeploy.ops._dsp.depthwise import Filters, filters_of, out_steps
+from tinydeploy.ops._dsp.requant import pair
+from tinydeploy.ops.base import Kernel, Site
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Mirror the parameters of dsp/depthwise_conv_2d_taps.c.j2."""
+
+    in_w: int
+    channels: int
+    out_w: int
+    kernel_h: int
+    kernel_w: int
+    stride_w: int
+    dilation_w: int
+    pad_left: int
+    zero_point: int
+    out_pixel: int
+    out_channel: int
+    out_row: int
+    clamp: int
+    clamp_min: int
+    clamp_max: int
+    padded: int  # whether any tap may lie outside the image
+    stream: Array
+    stream_end: int  # words
+
+
+def _bits(site: Site) -> int:
+    return 16 if site.optimize == "speed" else 8
+
+
+def _stream(f: Filters, bits: int) -> Array:
+    """Pack per four channels: biases, offset, weights tap after tap, requantisation."""
+    r, channels = f.requant, f.bias.size
+    weights = f.filters.reshape(channels, -1)
+    words: list[Array] = []
+    for first in range(0, channels, 4):
+        start = min(first, channels - 4)
+        c = np.arange(start, start + 4)
+        w = weights[c]
+        words.append(np.array([*f.bias[c], start]))
+        if bits == 16:
+            words.append(np.stack([pair(w[0], w[2]), pair(w[1], w[3])], axis=1).ravel())
+        else:
+            words.append(sum((w[k] & 0xFF) << (8 * k) for k in range(4)))
+        words.append(np.stack([r.multiplier[c], r.addend[c]], axis=1).ravel())
+        if not r.uniform:
+            words.append(r.right[c])
+        elif bits == 8:
+            words.append(r.scale_log2[c])
+    return wrap32(np.concatenate(words)).astype(np.int32)
+
+
+def _accepts(site: Site) -> bool:
+    return site.call.input().shape[3] >= 4 and filters_of(site) is not None
+
+
+def _params(site: Site) -> Params:
+    bits = _bits(site)
+    f = filters_of(site, scaled=bits == 16)
+    assert f is not None
+    call, g = site.call, window.convolution(site.call)
+    low, high = window.clamp_range(call.attributes.activation, call.output)
+    stream = _stream(f, bits)
+    rows = (g.out_h - 1) * g.stride_h + (g.kernel_h - 1) * g.dilation_h - g.pad_top
+    columns = (g.out_w - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w - g.pad_left
+    padded = g.pad_top > 0 or g.pad_left > 0 or rows >= g.in_h or columns >= g.in_w
+    return Params(
+        g.in_w, call.input().shape[3], g.out_w, g.kernel_h, g.kernel_w, g.stride_w, g.dilation_w,
+        g.pad_left, call.input().zero_point, *out_steps(site),
+        int((low, high) != (-128, 127)), low, high, int(padded), stream, stream.size,
+    )  # fmt: skip
+
+
+def _scratch(site: Site) -> int:
+    """Addresses of the taps of a pixel, and a pixel of zero points."""
+    g = window.convolution(site.call)
+    return g.kernel_h * g.kernel_w * 4 + -(-site.call.input().shape[3] // 4) * 4
+
+
+def _constants(site: Site) -> dict[str, int]:
+    f = filters_of(site)
+    assert f is not None
+    uniform = f.requant.uniform
+    relu = int(not uniform and site.call.output.zero_point == -128)
+    return {"bits": _bits(site), "uniform": uniform, "relu": relu}
+
+
+DEPTHWISE_CONV_2D = (
+    Kernel(
+        "dsp/depthwise_conv_2d_taps", "td_depthwise_taps_dsp", _accepts, _params, _constants,
+        _scratch, planar_output=True, by_rows=True,
+    ),
+)  # fmt: skip

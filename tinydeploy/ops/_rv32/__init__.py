@@ -1,0 +1,16 @@
+"""Offer the kernels written for RV32IM with compressed instructions, best first, per operator."""
+
+from __future__ import annotations
+
+from tinydeploy.ops._rv32.add import ADD
+from tinydeploy.ops._rv32.conv import CONV_2D
+from tinydeploy.ops._rv32.dense import FULLY_CONNECTED
+from tinydeploy.ops._rv32.depthwise import DEPTHWISE_CONV_2D
+from tinydeploy.ops.base import Kernel
+
+AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
+
+
+MEAN: tuple[Kernel, ...] = ()
+
+__all__ = ["ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN"]

@@ -1,0 +1,237 @@
+"""Offer the convolution for RV32IM: tiles of 3 pixels x 4 channels on two-field words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinydeploy.ops import _window as window
+from tinydeploy.ops._rv32 import pack
+from tinydeploy.ops.base import Array, Kernel, Site
+
+GROUP = 4  # output channels of a tile
+_K_BYTES = 17 * 4  # machine code of one k of the unrolled loop
+_BAND = 3  # rows of output per call, where rows are copied: a tile is then a column of them
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Mirror td_conv_2d_rv32_params."""
+
+    pixels: int
+    pixel_pitch: int
+    out_c: int
+    groups: int
+    rows: int
+    row_bytes: int
+    left: int
+    row_pitch: int
+    band: int
+    row_step: int
+    in_zero: int
+    clamp_min: int
+    clamp_max: int
+    signed_: int
+    skip: int
+    scratch_rows: int
+    heads: Array  # int32 [groups][4 starts + 4 x (multiplier, addend, shift)]
+    stream: Array  # int32, two-field words with headers; int8 [groups][k][4] when not wide
+    sizes: Array  # uint16: words of each group's stream; int8 chunk lengths when not wide
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Hold what accepts, params and scratch agree on."""
+
+    direct: bool  # pixels are read where they are
+    whole: bool
+    pitch: int  # bytes of a copied row
+    band: int
+    stride_h: int
+    segments: list[int]
+    skip: int  # bytes between the end of a segment and the next one
+    starts: Array
+    scale: pack.Scaling
+    weights: Array  # [out_c, k]
+
+
+def _plan(site: Site) -> _Plan | None:
+    from tinydeploy.ops.conv_2d import params as portable
+
+    call = site.call
+    p, g = portable(call, site.profile), window.convolution(call)
+    if p.groups != 1 or not p.out_w or not g.out_h or p.in_c == 0:
+        return None
+    if g.dilation_w != 1 and g.kernel_w != 1:
+        return None
+    direct = g.kernel_h == g.kernel_w == 1 and g.pad_left == 0 and g.pad_top == 0
+    direct = direct and (g.out_w - 1) * g.stride_w < g.in_w and (g.out_h - 1) * g.stride_h < g.in_h
+    whole = (
+        direct
+        and g.stride_h == g.stride_w == 1
+        and (g.out_h, g.out_w) == (g.in_h, g.in_w)
+        and site.input_layout().plain
+        and site.output_layout.plain
+    )
+    columns = max((g.out_w - 1) * g.stride_w + g.kernel_w, g.pad_left + g.in_w)
+    pitch = -(-columns * p.in_c // 4) * 4
+    run = g.kernel_w * p.in_c
+    if not direct and (pitch + run > 32000 or g.in_w * p.in_c == 0):
+        return None
+    w = p.weights.reshape(p.out_c, -1)
+    zero = -p.in_offset
+    start = p.bias.astype(np.int64) - zero * w.astype(np.int64).sum(1)
+    low, high = pack.bounds(w, start)
+    scale = pack.scaling(
+        p.multiplier, p.shift, low, high, p.out_offset, (p.clamp_min, p.clamp_max),
+        site.profile.rounds_once("CONV_2D"),
+    )  # fmt: skip
+    if scale is None or w.shape[1] >= 16000:
+        return None
+    band = _BAND if not direct and g.dilation_h == 1 and g.out_h >= _BAND else 1
+    return _Plan(
+        direct, whole, pitch, band, g.stride_h, [run] * g.kernel_h, pitch - run, start, scale, w
+    )
+
+
+def accepts(site: Site) -> bool:
+    if site.isa != "rv32imac" or site.optimize == "size":
+        return False
+    return site.call.output.elements > 0 and _plan(site) is not None
+
+
+def _padded(array: Array, count: int) -> Array:
+    return np.concatenate([array, np.zeros((count - len(array), *array.shape[1:]), array.dtype)])
+
+
+def _firsts(out_c: int) -> list[int]:
+    """Return the first channel of each group; the last one may overlap the one before."""
+    last = max(out_c - GROUP, 0)
+    return [*range(0, last, GROUP), last]
+
+
+def params(site: Site) -> Params:
+    from tinydeploy.ops.conv_2d import params as portable
+
+    plan, call = _plan(site), site.call
+    assert plan is not None
+    p, g = portable(call, site.profile), window.convolution(call)
+    width = max(p.out_c, GROUP)
+    weights, start = _padded(plan.weights, width), _padded(plan.starts, width)
+    scale = plan.scale
+    wide = site.optimize == "speed"
+    heads, streams, sizes = [], [], []
+    for first in _firsts(p.out_c):
+        channels = slice(first, first + GROUP)
+        w = weights[channels]
+        lengths = pack.chunks(w, plan.segments)
+        heads.append(pack.starts(start[channels], 0))
+        heads.append(
+            np.stack(
+                [_padded(a, width)[channels] for a in (scale.multiplier, scale.addend, scale.shift)]
+            ).T.reshape(-1)
+        )
+        ends = set(np.cumsum(plan.segments)[:-1].tolist())
+        opens = [int(k) in ends for k in np.cumsum([0, *lengths])[:-1]]
+        if wide:
+            words = stream(pack.fields(w), lengths, opens, plan.skip)
+            streams.append(words)
+            sizes.append(np.array([len(words)], np.uint16))
+        else:
+            streams.append(w.T.reshape(-1))
+            signs = [-n if o else n for n, o in zip(lengths, opens, strict=True)]
+            sizes.append(np.array([*signs, 0], np.int8))
+    pixels = call.output.elements // p.out_c if plan.whole else p.out_w
+    return Params(
+        pixels, g.stride_w * p.in_c, p.out_c, len(_firsts(p.out_c)),
+        _rows(plan, g.kernel_h), g.in_w * p.in_c, g.pad_left * p.in_c, plan.pitch,
+        plan.band, plan.stride_h * plan.pitch,
+        -p.in_offset, p.clamp_min, p.clamp_max, int(scale.signed), plan.skip,
+        _rows_bytes(plan, site), np.concatenate(heads).astype(np.int32), np.concatenate(streams),
+        np.concatenate(sizes),
+    )  # fmt: skip
+
+
+def stream(words: Array, lengths: list[int], opens: list[bool], skip: int) -> Array:
+    """Return the words of chunks, each behind a header, and a header that ends them.
+
+    A header is int16 bytes to advance the pixels, uint16 bytes to the next header, and an int32:
+    bytes of code from where the unrolled loop is entered to 4 bytes behind it, 0 after the last.
+    """
+    parts, k = [], 0
+    pairs = words.shape[1]
+    for n, opened in zip(lengths, opens, strict=True):
+        advance = n + (skip if opened else 0)
+        parts.append(_header(advance, 8 + 4 * pairs * n, (n - 1) * _K_BYTES + 4))
+        parts.append(words[k : k + n].reshape(-1))
+        k += n
+    parts.append(_header(0, 0, 0))
+    return np.concatenate(parts)
+
+
+def _header(advance: int, size: int, entry: int) -> Array:
+    return np.array([advance & 0xFFFF | size << 16, entry], np.uint32).view(np.int32)
+
+
+def _rows(plan: _Plan, kernel_h: int) -> int:
+    """Return the rows of input that a call copies."""
+    return 0 if plan.direct else (plan.band - 1) * plan.stride_h + kernel_h
+
+
+def _rows_bytes(plan: _Plan, site: Site) -> int:
+    """Return the scratch bytes of the copied rows."""
+    return _rows(plan, site.call.input(1).shape[1]) * plan.pitch
+
+
+def scratch(site: Site) -> int:
+    """Return the bytes of: copied rows, a group's expanded stream, a tile of narrow output."""
+    plan = _plan(site)
+    assert plan is not None
+    size = _rows_bytes(plan, site)
+    if site.optimize != "speed":
+        width = max(plan.weights.shape[0], GROUP)
+        weights = _padded(plan.weights, width)
+        size += 8 + max(
+            8 * plan.weights.shape[1] + 8 * len(pack.chunks(weights[f : f + GROUP], plan.segments))
+            for f in _firsts(plan.weights.shape[0])
+        )
+    return size + 16
+
+
+def constants(site: Site) -> dict[str, int]:
+    return {"wide": int(site.optimize == "speed")}
+
+
+def _whole(site: Site) -> bool:
+    plan = _plan(site)
+    return plan is not None and plan.whole
+
+
+def _accepts_band(site: Site) -> bool:
+    if not accepts(site):
+        return False
+    plan = _plan(site)
+    return plan is not None and plan.band == _BAND
+
+
+CONV_2D: tuple[Kernel, ...] = (
+    Kernel(
+        "rv32/conv_2d",
+        "td_conv_2d_rv32",
+        accepts=_accepts_band,
+        params=params,
+        constants=constants,
+        scratch=scratch,
+        band=_BAND,
+    ),
+    Kernel(
+        "rv32/conv_2d",
+        "td_conv_2d_rv32",
+        accepts=accepts,
+        params=params,
+        constants=constants,
+        scratch=scratch,
+        whole=_whole,
+    ),
+)
