@@ -15,6 +15,10 @@ from tinydeploy.cli import options
 @click.option("-t", "--target", default=None, metavar="NAME", help="Also say whether it fits.")
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), default=None,
               help="Draw the memory map: time across, bytes up.")  # fmt: skip
+@click.option("--tflm-metadata", "tflm", default=None, metavar="OUT.tflite",
+              type=click.Path(path_type=Path, dir_okay=False),
+              help="Write a copy of MODEL that tells TensorFlow Lite Micro where tensors lie.",
+              )  # fmt: skip
 @options.PROFILE
 @options.ALLOCATOR
 @options.SCHEDULE
@@ -22,14 +26,13 @@ from tinydeploy.cli import options
 @options.DUMP
 @options.common
 def command(
-    model: Path, target: str | None, svg: Path | None, profile: str, allocator: str,
-    schedule: Any, optimize: str, dump_after: str | None, as_json: bool,
+    model: Path, target: str | None, svg: Path | None, tflm: Path | None, profile: str,
+    allocator: str, schedule: Any, optimize: str, dump_after: str | None, as_json: bool,
     verbose: bool, quiet: bool, debug: bool,
     color: bool | None,
 ) -> int:  # fmt: skip
     """Plan the memory of MODEL and print it; --svg draws it."""
     from tinydeploy import pipeline
-    from tinydeploy.errors import UsageError
     from tinydeploy.report.assemble import assemble
     from tinydeploy.report.memory_map import memory_map_svg
     from tinydeploy.report.plan_table import show_plan
@@ -42,10 +45,8 @@ def command(
         prepared = pipeline.prepare(model, profile, allocator, clock, core, schedule=schedule)
     options.dump(prepared, dump_after)
     if svg:
-        try:
-            svg.write_text(memory_map_svg(prepared.graph, prepared.plan), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {svg}", error.strerror or "") from error
+        _write(svg, memory_map_svg(prepared.graph, prepared.plan).encode())
+    offline = _write_tflm(model, tflm) if tflm else None
     document = assemble(
         prepared.graph,
         prepared.plan,
@@ -60,6 +61,31 @@ def command(
         show_plan(console, prepared.graph, prepared.plan, board, verbose)
         if svg:
             console.print(f"drawn in {svg}")
+        if offline:
+            console.print(
+                f"tflm   {offline.arena_bytes:,} bytes for the tensors in TensorFlow Lite Micro's "
+                f"arena, {offline.greedy_bytes:,} as it plans itself; wrote {tflm}",
+                markup=False,
+            )
 
     options.Screen(as_json, verbose, color).result(document, show)
     return 0
+
+
+def _write(path: Path, content: bytes) -> None:
+    from tinydeploy.errors import UsageError
+
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}", error.strerror or "") from error
+
+
+def _write_tflm(model: Path, out: Path) -> Any:
+    """Write the model's file with a plan for TFLM; return the plan."""
+    from tinydeploy.plan.tflm import plan_for_tflm, with_metadata
+
+    data = model.read_bytes()
+    plan = plan_for_tflm(data)
+    _write(out, with_metadata(data, plan))
+    return plan
