@@ -10,6 +10,7 @@ from tinydeploy.build.firmware import Firmware
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, op_named
+from tinydeploy.plan.describe import SegmentView, segment_views
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.report import document as doc
 from tinydeploy.targets import Target
@@ -43,12 +44,32 @@ def assemble(
             input="ram",
             mac_factor=1.0,
             allocator=plan.allocator,
-            segments=[doc.SegmentFigures(kind=s.kind, nodes=list(s.nodes)) for s in plan.segments],
+            segments=[_segment(graph, view) for view in segment_views(graph, plan)],
         ),
         verify=_verify(verdict, samples) if verdict and samples else None,
         profile_run=_profile(graph, plan, macs, unit, counts) if verdict else None,
         accuracy=_accuracy(verdict, samples) if verdict and samples else None,
         stages=[doc.Stage(name=name, seconds=round(seconds, 4)) for name, seconds in stages],
+    )
+
+
+def _segment(graph: Graph, view: SegmentView) -> doc.SegmentFigures:
+    segment = view.segment
+    return doc.SegmentFigures(
+        kind=segment.kind,
+        nodes=list(segment.nodes),
+        ops=[graph.nodes[p].op for p in segment.nodes],
+        steps=max(1, len(segment.calls)),
+        alive_bytes=view.alive_bytes,
+        scratch_bytes=sum(p.bytes for p in view.of_kind("scratch")),
+        rings=[
+            doc.RingFigures(tensor=p.name, rows_held=p.rows_held, rows=p.rows, bytes=p.bytes)
+            for p in view.of_kind("ring")
+        ],
+        shared=[
+            doc.SharedFigures(lower=s.lower.name, upper=s.upper.name, bytes=s.bytes)
+            for s in view.shared
+        ],
     )
 
 

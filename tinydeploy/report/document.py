@@ -39,11 +39,38 @@ class MemoryFigures(_Part, frozen=True, kw_only=True):
     optimal: bool
 
 
+class RingFigures(_Part, frozen=True, kw_only=True):
+    """Describe a line buffer: how many of a tensor's rows it holds, in how many bytes."""
+
+    tensor: str
+    rows_held: int
+    rows: int
+    bytes: int
+
+
+class SharedFigures(_Part, frozen=True, kw_only=True):
+    """Name two buffers that share bytes of the arena while both are in use."""
+
+    lower: str
+    upper: str
+    bytes: int
+
+
 class SegmentFigures(_Part, frozen=True, kw_only=True):
-    """Describe a segment of the plan by kind and nodes."""
+    """Describe a segment of the plan: its nodes and what the arena holds while it runs.
+
+    kind: "layer" (one node, whole) or "streamed" (row by row, in `steps` steps). alive_bytes: in
+    use while it runs, shared bytes counted once; scratch_bytes: of them, kernels' own memory.
+    """
 
     kind: str
     nodes: list[int]
+    ops: list[str]
+    steps: int
+    alive_bytes: int
+    scratch_bytes: int
+    rings: list[RingFigures]
+    shared: list[SharedFigures]
 
 
 class PlanFigures(_Part, frozen=True, kw_only=True):
