@@ -76,6 +76,8 @@ def generate(
         {
             "segment": segment,
             "nodes": [_step(graph, plan, profile, p, constants) for p in segment.nodes],
+            "calls_type": _word(max(segment.calls, default=0)),
+            "feeds": [_feed(graph, plan, i) for i in segment.feeds],
         }
         for segment in plan.segments
     ]
@@ -127,6 +129,8 @@ def _step(
     call = site.call
     region = None if kernel.whole(site) else op.region(call)
     rows = op.rows(call) if region is not None else 1
+    if kernel.accumulators:
+        region, rows = (RowSource(),), call.input().rows
     pad_row = selection.pad_row_bytes(graph, position)
     pointers = []
     slot = 0
@@ -171,6 +175,7 @@ def _step(
         "out_offset": plan.offset_of(node.outputs[0]),
         "out_first": out_layout.first(out),
         "out_pitch": out.bytes // rows if out_layout.plain else out_layout.row_bytes(out),
+        "accumulators": plan.accumulators.get(position),
         "out_ring": out_layout.ring if out_layout.wraps(out) else 0,
         "out_layout": out_layout,
         "out": out,
@@ -184,6 +189,22 @@ def _step(
         "reads": [_describe(graph, plan, node.inputs[k]) for k in op.inputs(call)],
         "writes": _describe(graph, plan, node.outputs[0]),
         "macs": op.macs(call),
+    }
+
+
+def _word(value: int) -> str:
+    """Return the narrowest unsigned C type that holds a value below 2^32."""
+    return "uint8_t" if value < 1 << 8 else "uint16_t" if value < 1 << 16 else "uint32_t"
+
+
+def _feed(graph: Graph, plan: MemoryPlan, index: int) -> dict[str, int]:
+    """Describe an input that arrives row by row."""
+    layout, tensor = plan.selection.layout(index), graph.tensors[index]
+    return {
+        "slot": graph.inputs.index(index),
+        "offset": plan.offset_of(index),
+        "ring": layout.held(tensor),
+        "pitch": layout.row_bytes(tensor),
     }
 
 

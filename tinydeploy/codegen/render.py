@@ -27,6 +27,7 @@ def environment() -> Environment:
     env.filters["comment"] = names.comment
     env.filters["real"] = real
     env.filters["values"] = values
+    env.filters["hex"] = hex
     env.filters["dims"] = lambda shape: "][".join(map(str, shape))
     return env
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tinydeploy.numerics.profile import IntegerProfile
@@ -11,7 +13,9 @@ from tinydeploy.ops._families import kernels
 from tinydeploy.ops.base import (
     Array,
     Call,
+    Kernel,
     Op,
+    Site,
     batch_is_one,
     int8_in_out,
     same_quantization,
@@ -28,6 +32,39 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [np.clip(out, p.clamp_min, p.clamp_max).astype(np.int8)[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class RowsParams:
+    """Mirror td_average_pool_2d_rows_params."""
+
+    width: int
+    channels: int
+    rows: int
+    count: int
+    clamp_min: int
+    clamp_max: int
+
+
+def _covers_all(site: Site) -> bool:
+    """Accept one window that holds the whole image."""
+    g = pool.geometry(site.call)
+    last_row, last_column = g.kernel_h - g.pad_top, g.kernel_w - g.pad_left
+    return g.out_h == g.out_w == 1 and last_row >= g.in_h and last_column >= g.in_w
+
+
+def _rows_params(site: Site) -> RowsParams:
+    p, g = pool.params(site.call, site.profile), pool.geometry(site.call)
+    return RowsParams(g.in_w, p.channels, g.in_h, g.in_h * g.in_w, p.clamp_min, p.clamp_max)
+
+
+GLOBAL = Kernel(
+    "average_pool_2d_rows",
+    "td_average_pool_2d_rows",
+    accepts=_covers_all,
+    params=_rows_params,
+    by_rows=True,
+    accumulators=lambda site: 4 * site.call.input().shape[3],
+)
+
 OP = Op(
     name="AVERAGE_POOL_2D",
     summary="average over windows",
@@ -38,4 +75,5 @@ OP = Op(
     params=pool.params,
     region=lambda call: window.rows_of(pool.geometry(call)),
     kernels=kernels("AVERAGE_POOL_2D", "average_pool_2d"),
+    reductions=(GLOBAL,),
 )

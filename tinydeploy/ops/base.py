@@ -71,6 +71,15 @@ class RowSource:
         return [first + k * self.dilation for k in range(self.taps)]
 
 
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Say that tensor `inner` is the bytes of tensor `outer` from `start` on."""
+
+    inner: int
+    outer: int
+    start: int
+
+
 class Params(Protocol):
     """Mark the frozen dataclass that a C kernel reads: ints and integer arrays, in C's order."""
 
@@ -121,6 +130,8 @@ class Kernel:
     wants: the layout the kernel needs for an input; it is used only where this is granted.
     planar_output: the kernel can write planar rows.
     by_rows: the kernel touches only the rows it is given, so that it may be streamed.
+    accumulators: bytes that a kernel of Op.reductions keeps from call to call: it is called once per
+        row of its input, with that row's number as a fifth argument, and writes after the last.
     """
 
     template: str
@@ -135,6 +146,7 @@ class Kernel:
     wants: Callable[[Site, int], Layout] = lambda site, position: PLAIN
     planar_output: bool = False
     by_rows: bool = False
+    accumulators: Callable[[Site], int] | None = None
 
 
 Check = Callable[[Call], str | None]
@@ -151,6 +163,11 @@ def no_macs(call: Call) -> int:
 def whole_tensor(call: Call) -> None:
     """Say that the operator needs its whole input at once."""
     return
+
+
+def moves_bytes(call: Call) -> tuple[Inside, ...]:
+    """Say that the operator has work to do wherever its tensors lie."""
+    return ()
 
 
 def never_in_place(call: Call, position: int) -> bool:
@@ -171,8 +188,11 @@ class Op:
     in_place: whether the output may lie exactly over an input of the same row pitch.
     macs: multiply-accumulates of one inference.
     kernels: best first; the last one is portable C and accepts everything.
+    reductions: kernels that take the input row by row where the output needs all of it, best first.
     inputs: positions of the inputs that the kernel reads as activations.
-    view: the output is the input under another shape.
+    inside: which tensor is part of which other one, if the operator needs no work once they lie
+        so in memory; empty when it must move bytes.
+    view: the output is the input under another shape, always.
     """
 
     name: str
@@ -187,7 +207,9 @@ class Op:
     rows: Callable[[Call], int] = lambda call: call.output.rows
     in_place: Callable[[Call, int], bool] = never_in_place
     macs: Callable[[Call], int] = no_macs
+    reductions: tuple[Kernel, ...] = ()
     inputs: Callable[[Call], tuple[int, ...]] = lambda call: (0,)
+    inside: Callable[[Call], tuple[Inside, ...]] = moves_bytes
     view: bool = False
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize, wrap32
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import Array, Call, Op, int8_in_out
+from tinydeploy.ops.base import Array, Call, Kernel, Op, Site, int8_in_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,40 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [np.clip(out + p.out_offset, -128, 127).astype(np.int8).reshape(call.output.shape)]
 
 
+@dataclass(frozen=True, slots=True)
+class RowsParams:
+    """Mirror td_mean_rows_params."""
+
+    width: int
+    channels: int
+    rows: int
+    sum_offset: int
+    multiplier: int
+    shift: int
+    out_offset: int
+
+
+def _averages_an_image(site: Site) -> bool:
+    """Accept the mean over all rows and columns of one image."""
+    shape = site.call.input().shape
+    reduced = {a for a in site.call.attributes.axes if shape[a] > 1}
+    return len(shape) == 4 and shape[0] == 1 and reduced == {a for a in (1, 2) if shape[a] > 1}
+
+
+def _rows_params(site: Site) -> RowsParams:
+    p, (_, rows, width, channels) = params(site.call, site.profile), site.call.input().shape
+    return RowsParams(width, channels, rows, p.sum_offset, p.multiplier, p.shift, p.out_offset)
+
+
+GLOBAL = Kernel(
+    "mean_rows",
+    "td_mean_rows",
+    accepts=_averages_an_image,
+    params=_rows_params,
+    by_rows=True,
+    accumulators=lambda site: 4 * site.call.input().shape[3],
+)
+
 OP = Op(
     name="MEAN",
     summary="average over any axes that form at most two runs",
@@ -129,4 +163,5 @@ OP = Op(
     reference=reference,
     params=params,
     kernels=kernels("MEAN", "mean"),
+    reductions=(GLOBAL,),
 )

@@ -13,8 +13,8 @@ ALIGNMENT = 4
 class Buffer:
     """Reserve `bytes` of the arena from step `first` to step `last`, both included.
 
-    Several tensors share a buffer when one is a view of another or overwrites it in place.
-    `label` is for people. Step -1 is before the first node (inputs), step n after the last.
+    Several tensors share a buffer when one is part of another or overwrites it in place. `starts`
+    says where in the buffer each begins, in bytes; empty when all begin with it. `label` is for people. Step -1 is before the first node (inputs), step n after the last.
     """
 
     label: str
@@ -22,19 +22,26 @@ class Buffer:
     bytes: int
     first: int
     last: int
+    starts: tuple[int, ...] = ()
+
+    def start_of(self, tensor: int) -> int:
+        """Return where in the buffer a tensor begins, in bytes."""
+        return self.starts[self.tensors.index(tensor)] if self.starts else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Run nodes together: one whole node ("layer"), or several row by row ("streamed").
 
-    `calls` says, per step of a streamed segment and per node, how many bands of rows the node's
-    kernel computes; inner tensors live in rings, as their layouts say.
+    `feeds` are inputs of the network that arrive row by row. `calls` has a number per step of a
+    streamed segment: bit k is set when the k-th of the feeds and then the nodes does its next band
+    of rows. Inner tensors live in rings, as their layouts say.
     """
 
     kind: str
     nodes: tuple[int, ...]
-    calls: tuple[tuple[int, ...], ...] = ()
+    calls: tuple[int, ...] = ()
+    feeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,8 @@ class MemoryPlan:
     lower_bound_bytes: no plan of these lifetimes can be smaller (largest sum alive at one step,
     or what the solver proved).
     optimal: the arena equals the bound.
-    scratch, pad_rows: offset per node that needs scratch memory, or a row of zero points.
+    scratch, pad_rows, accumulators: offset per node that needs scratch memory, a row of zero points
+    or sums that outlive a call.
     selection: the kernels and layouts the plan was made for.
     """
 
@@ -54,6 +62,7 @@ class MemoryPlan:
     segments: tuple[Segment, ...]
     scratch: dict[int, int]
     pad_rows: dict[int, int]
+    accumulators: dict[int, int]
     arena_bytes: int
     lower_bound_bytes: int
     allocator: str
@@ -81,7 +90,7 @@ class MemoryPlan:
         """Return the byte offset of a tensor in the arena; raises KeyError for a constant."""
         for buffer, offset in zip(self.buffers, self.offsets, strict=True):
             if tensor in buffer.tensors:
-                return offset
+                return offset + buffer.start_of(tensor)
         raise KeyError(tensor)
 
 
@@ -95,7 +104,8 @@ def dump_plan(plan: MemoryPlan) -> str:
     lines = [f"arena {plan.arena_bytes} bound {plan.lower_bound_bytes} {plan.allocator}"]
     lines += [f"  {s.kind} {' '.join(map(str, s.nodes))}" for s in plan.segments]
     for buffer, offset in zip(plan.buffers, plan.offsets, strict=True):
-        tensors = " ".join(f"%{t}" for t in buffer.tensors) or buffer.label
+        places = ((t, buffer.start_of(t)) for t in buffer.tensors)
+        tensors = " ".join(f"%{t}" + (f"+{s}" if s else "") for t, s in places) or buffer.label
         lines.append(
             f"  {offset:>8} +{buffer.bytes:<8} steps {buffer.first} to {buffer.last}  {tensors}"
         )

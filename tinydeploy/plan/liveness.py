@@ -19,11 +19,12 @@ def executed(graph: Graph) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Hold all buffers of a plan, and which of them serves a node as scratch or as pad row."""
+    """Hold all buffers of a plan, and which serves a node as scratch, pad row or accumulators."""
 
     buffers: tuple[Buffer, ...]
     scratch: dict[int, int]
     pad_rows: dict[int, int]
+    accumulators: dict[int, int]
 
     def holding(self, tensor: int) -> int:
         """Return the index of the buffer that holds a tensor."""
@@ -77,6 +78,7 @@ def buffers_of(
     ]
     scratch: dict[int, int] = {}
     pad_rows: dict[int, int] = {}
+    accumulators: dict[int, int] = {}
     for nodes in segments or [(p,) for p in range(len(graph.nodes))]:
         first, end = span[nodes[0]]
         sizes = {p: selection.scratch(graph, p, profile) for p in nodes}
@@ -88,7 +90,10 @@ def buffers_of(
             if size := selection.pad_row_bytes(graph, p):
                 pad_rows[p] = len(buffers)
                 buffers.append(Buffer(f"padding of node {p}", (), aligned(size), first, end))
-    return Needs(tuple(buffers), scratch, pad_rows)
+            if size := selection.accumulators(graph, p, profile):
+                accumulators[p] = len(buffers)
+                buffers.append(Buffer(f"sums of node {p}", (), aligned(size), first, end))
+    return Needs(tuple(buffers), scratch, pad_rows, accumulators)
 
 
 def lower_bound(buffers: tuple[Buffer, ...]) -> int:

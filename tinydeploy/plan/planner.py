@@ -83,6 +83,7 @@ def placed(
         segments,
         at(needs.scratch),
         at(needs.pad_rows),
+        at(needs.accumulators),
         total,
         bound,
         used,

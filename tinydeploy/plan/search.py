@@ -10,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops import PLAIN
+from tinydeploy.ops import PLAIN, Call, Kernel, Op, Site, op_named
 from tinydeploy.plan.arena import allocate_greedy
 from tinydeploy.plan.exact import allocate_exact, solver_installed
 from tinydeploy.plan.layout import MemoryPlan, Segment, aligned
 from tinydeploy.plan.liveness import Needs, buffers_of, executed
 from tinydeploy.plan.planner import placed, plan_layers
 from tinydeploy.plan.select import Selection
-from tinydeploy.plan.stream import Stream, stream, streamable
+from tinydeploy.plan.stream import Stream, reduces, stream
 
 _SOLVER_SECONDS = 3.0
-_LONGEST = 20  # nodes of a segment; longer ones cost planning time and gain nothing measured
+_LONGEST = 32  # columns of a segment's schedule, which has a bit for each
 
 Cut = tuple[tuple[int, ...], Stream | None]
 
@@ -56,7 +58,7 @@ def streamed_at(
     """
     cuts = _best_cuts(graph, profile, selection)
     streams = [s for _, s in cuts if s]
-    final = streaming_selection(graph, selection, streams)
+    final = streaming_selection(selection, by_rows(graph, profile, selection), streams)
     needs = buffers_of(graph, profile, final, _with_views(graph, [nodes for nodes, _ in cuts]))
     if len(offsets) != len(needs.buffers) or min(offsets, default=0) < 0:
         raise ValueError(f"{len(offsets)} offsets for {len(needs.buffers)} buffers")
@@ -66,21 +68,66 @@ def streamed_at(
     )  # fmt: skip
 
 
-def streaming_selection(graph: Graph, selection: Selection, streams: Sequence[Stream]) -> Selection:
+def streaming_selection(
+    selection: Selection, by_rows: Selection, streams: Sequence[Stream]
+) -> Selection:
     """Return the selection with rings for inner tensors, and which nodes work by rows."""
     layouts = dict(selection.layouts)
     for s in streams:
         for tensor, rows in s.rings.items():
             layouts[tensor] = replace(layouts.get(tensor, PLAIN), ring=rows)
     streamed = frozenset(p for s in streams for p in s.nodes)
-    return replace(selection, layouts=layouts, streamed=streamed)
+    kernels = tuple(
+        by_rows.kernels[p] if p in streamed else k for p, k in enumerate(selection.kernels)
+    )
+    return replace(selection, kernels=kernels, layouts=layouts, streamed=streamed)
+
+
+def by_rows(graph: Graph, profile: IntegerProfile, selection: Selection) -> Selection:
+    """Return the kernels that nodes have when they are streamed, None where they cannot be.
+
+    That is the selected kernel if it works by rows, else the operator's reduction, else the next
+    of the family that works on the same layouts.
+    """
+    kernels = tuple(
+        None if k is None else _row_kernel(graph, profile, selection, p)
+        for p, k in enumerate(selection.kernels)
+    )
+    return replace(selection, kernels=kernels)
+
+
+def _row_kernel(
+    graph: Graph, profile: IntegerProfile, selection: Selection, position: int
+) -> Kernel | None:
+    node = graph.nodes[position]
+    op = op_named(node.op)
+    site = replace(selection, streamed=frozenset({position})).site(graph, position, profile)
+    if op.region(site.call) is not None and op.rows(site.call) > 1:
+        last = len(op.kernels) - 1  # portable C is no substitute for a family's kernel
+        own = selection.kernels[position]
+        others = [k for k in op.kernels[:last] if k is not own and k.accepts(site)]
+        for kernel in (own, *others):
+            assert kernel is not None
+            if kernel.by_rows and not kernel.whole(site) and _same_layouts(site, op, kernel):
+                return kernel
+    return next((k for k in op.reductions if k.accepts(site)), None)
+
+
+def _same_layouts(site: Site, op: Op, kernel: Kernel) -> bool:
+    """Tell whether a kernel reads and writes the layouts that were granted."""
+    for k in op.inputs(site.call):
+        granted = replace(site.input_layout(k), ring=0)
+        if granted != kernel.wants(site, k):
+            return False
+    return kernel.planar_output or not site.output_layout.planar
 
 
 def _best_cuts(graph: Graph, profile: IntegerProfile, selection: Selection) -> list[Cut]:
     """Return the segments of least peak; among those, with fewest streamed nodes."""
     order = executed(graph)
-    able = [streamable(graph, selection, p, profile) for p in order]
-    alive = _Alive(graph, selection, profile)
+    rows = by_rows(graph, profile, selection)
+    able = [rows.kernels[p] is not None for p in order]
+    alive = _Alive(graph, selection, rows, profile)
     best: list[tuple[int, int, list[Cut]]] = [(0, 0, [])]
     for end in range(1, len(order) + 1):
         options = []
@@ -90,8 +137,10 @@ def _best_cuts(graph: Graph, profile: IntegerProfile, selection: Selection) -> l
                 break
             if nodes[-1] - nodes[0] != len(nodes) - 1:
                 break  # a view lies between
+            if len(nodes) > 1 and reduces(rows, nodes[0]):
+                break  # what a reduction writes is there only at the end
             peak, streamed, _ = best[start]
-            for s in _forms(graph, selection, nodes, able[start]):
+            for s in _forms(graph, rows, nodes, able[start]):
                 size = alive.bytes(nodes, s)
                 cost = streamed + (0 if s is None else len(nodes))
                 options.append((max(peak, size), cost, start, s))
@@ -115,17 +164,20 @@ def _forms(
 class _Alive:
     """Count the bytes alive during a segment, by the lifetimes of whole tensors."""
 
-    def __init__(self, graph: Graph, selection: Selection, profile: IntegerProfile) -> None:
-        self.graph, self.selection = graph, selection
+    def __init__(
+        self, graph: Graph, selection: Selection, rows: Selection, profile: IntegerProfile
+    ) -> None:
+        self.graph, self.selection, self.rows = graph, selection, rows
         order = executed(graph)
-        by_rows = replace(selection, streamed=frozenset(order))
+        streamed_rows = replace(rows, streamed=frozenset(order))
         # Bytes of scratch memory and of the row of padding, whole and row by row.
         self.extra = {
             (p, streamed): (
                 aligned(chosen.scratch(graph, p, profile)),
-                aligned(chosen.pad_row_bytes(graph, p)),
+                aligned(chosen.pad_row_bytes(graph, p))
+                + aligned(chosen.accumulators(graph, p, profile)),
             )
-            for streamed, chosen in ((False, selection), (True, by_rows))
+            for streamed, chosen in ((False, selection), (True, streamed_rows))
             for p in order
         }
         self.birth = dict.fromkeys(graph.inputs, -1)
@@ -151,9 +203,8 @@ class _Alive:
 
     def bytes(self, nodes: Sequence[int], s: Stream | None) -> int:
         """Return the bytes alive while a segment runs, its rings and scratch included."""
-        graph = self.graph
         first, last = nodes[0], nodes[-1]
-        selection = streaming_selection(graph, self.selection, [s]) if s else self.selection
+        selection = streaming_selection(self.selection, self.rows, [s]) if s else self.selection
         total = sum(
             self.size(t, selection)
             for t in self.birth
@@ -169,8 +220,6 @@ class _Alive:
 
     def _in_place(self, position: int) -> int:
         """Return what is saved when a single node's output takes over its input's buffer."""
-        from tinydeploy.ops import Call, op_named
-
         graph, node = self.graph, self.graph.nodes[position]
         op, call = op_named(node.op), Call(graph, node)
         out = node.outputs[0]
@@ -193,7 +242,7 @@ def _materialise(
 ) -> MemoryPlan:
     """Return the plan of the chosen segments, its buffers placed."""
     streams = [s for _, s in cuts if s]
-    final = streaming_selection(graph, selection, streams)
+    final = streaming_selection(selection, by_rows(graph, profile, selection), streams)
     spans = [nodes for nodes, _ in cuts]
     needs = buffers_of(graph, profile, final, _with_views(graph, spans))
     pairs = _pairs(needs, streams)
@@ -210,11 +259,15 @@ def _materialise(
 
 def _segments(graph: Graph, selection: Selection, cuts: Sequence[Cut]) -> tuple[Segment, ...]:
     return tuple(
-        Segment("layer", nodes)
-        if s is None
-        else Segment("streamed", nodes, tuple(map(tuple, s.calls(graph, selection).tolist())))
+        Segment("layer", nodes) if s is None else Segment("streamed", nodes, _bits(s), s.feeds)
         for nodes, s in cuts
     )
+
+
+def _bits(s: Stream) -> tuple[int, ...]:
+    """Return a schedule as one number per step."""
+    weights = 1 << np.arange(s.calls.shape[1], dtype=np.int64)
+    return tuple((s.calls @ weights).tolist())
 
 
 def _with_views(graph: Graph, spans: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:

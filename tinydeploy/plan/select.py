@@ -45,6 +45,13 @@ class Selection:
                     layouts[i] = replace(self.layout(i), ring=graph.tensors[i].rows)
         return Site(Call(graph, node), profile, c.isa, c.features, c.optimize, layouts)
 
+    def accumulators(self, graph: Graph, position: int, profile: IntegerProfile) -> int:
+        """Return the bytes that a node's kernel keeps from one row of its input to the next."""
+        kernel = self.kernels[position]
+        if kernel is None or kernel.accumulators is None:
+            return 0
+        return kernel.accumulators(self.site(graph, position, profile))
+
     def pad_row_bytes(self, graph: Graph, position: int) -> int:
         """Return the size of the row of zero points that a kernel wants in its scratch memory."""
         kernel, node = self.kernels[position], graph.nodes[position]
