@@ -12,6 +12,7 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops.base import (
     Array,
     Call,
+    Inside,
     Op,
     RowSource,
     int8_in_out,
@@ -91,6 +92,18 @@ def region(call: Call) -> tuple[RowSource, ...]:
     return tuple(RowSource(k, offset=-int(starts[k])) for k in range(count))
 
 
+def inside(call: Call) -> tuple[Inside, ...]:
+    """Parts follow each other in memory when every axis outside the joined one has size 1."""
+    if math.prod(call.output.shape[: call.attributes.axis]) != 1:
+        return ()
+    places, start = [], 0
+    for index in call.node.inputs:
+        assert index is not None
+        places.append(Inside(index, call.node.outputs[0], start))
+        start += call.graph.tensors[index].bytes
+    return tuple(places)
+
+
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
     return [np.concatenate(values, axis=call.attributes.axis)]
 
@@ -105,5 +118,6 @@ OP = Op(
     params=params,
     region=region,
     inputs=lambda call: tuple(range(len(call.node.inputs))),
+    inside=inside,
     kernels=portable("concatenation"),
 )

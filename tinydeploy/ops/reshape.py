@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops.base import Array, Call, Op, int8_in_out, same_quantization
+from tinydeploy.ops.base import Array, Call, Inside, Op, int8_in_out, same_quantization
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [values[0].reshape(call.output.shape)]
 
 
+def inside(call: Call) -> tuple[Inside, ...]:
+    (outer, *_), (inner,) = call.node.inputs, call.node.outputs
+    return () if outer is None else (Inside(inner, outer, 0),)
+
+
 OP = Op(
     name="RESHAPE",
     summary="new shape over the same bytes; costs nothing",
@@ -47,5 +52,6 @@ OP = Op(
     shape=lambda call: [call.attributes.shape],
     reference=reference,
     kernels=(),
+    inside=inside,
     view=True,
 )

@@ -11,6 +11,7 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops.base import (
     Array,
     Call,
+    Inside,
     Op,
     RowSource,
     int8_in_out,
@@ -133,6 +134,21 @@ def region(call: Call) -> tuple[RowSource, ...]:
     return (RowSource(0, stride=stride, offset=first),)
 
 
+def inside(call: Call) -> tuple[Inside, ...]:
+    """What is taken lies in one piece when one axis is cut, those outside it have one index left,
+    and those inside it are whole.
+    """
+    a, shape = call.attributes, call.input().shape
+    cut = next((axis for axis, count in enumerate(a.count) if count > 1), len(shape))
+    strides = [s if c > 1 else 1 for s, c in zip(a.stride, a.count, strict=True)]
+    if a.count[cut + 1 :] != shape[cut + 1 :] or strides[cut:] != [1] * len(strides[cut:]):
+        return ()
+    start = int(np.ravel_multi_index(a.begin, shape)) if shape else 0
+    index = call.node.inputs[0]
+    assert index is not None
+    return (Inside(call.node.outputs[0], index, start * call.input().dtype.size),)
+
+
 OP = Op(
     name="STRIDED_SLICE",
     summary="ranges with any stride along up to 4 axes, axes may vanish",
@@ -143,5 +159,6 @@ OP = Op(
     params=params,
     region=region,
     rows=rows,
+    inside=inside,
     kernels=portable("strided_slice"),
 )
