@@ -112,8 +112,20 @@ def output_units(site: Site) -> tuple[int, int]:
 
 def scatter_fits(site: Site) -> bool:
     """Tell whether 16-bit offsets reach from one output row to the next, in any layout."""
+    return _reach(site) < 65536
+
+
+def _reach(site: Site) -> int:
     _, _, width, channels = site.call.output.shape
-    return (width + 16) * (channels + 4) < 65536
+    return (width + 16) * (channels + 4)
+
+
+def far(site: Site) -> int:
+    """Tell whether the ends of the output's ring are too far apart for 16-bit offsets."""
+    output, layout = site.call.output, site.output_layout
+    if not layout.wraps(output):
+        return 0
+    return int((layout.held(output) - 1) * layout.row_bytes(output) + _reach(site) >= 65536)
 
 
 def _pointwise(site: Site) -> bool:
@@ -166,15 +178,17 @@ def pointwise_constants(site: Site) -> dict[str, int]:
         "tail": int(p.depth % 16 != 0),
         "mode": p.mode,
         "clamp": p.clamp,
+        "far": far(site),
     }
 
 
 POINTWISE = Kernel(
     "mve/conv_1x1", "td_conv_1x1_mve", _pointwise, pointwise_params, pointwise_constants,
-    band=2, whole=_whole, planar_output=True,
+    band=2, whole=_whole, planar_output=True, by_rows=True,
 )  # fmt: skip
 
 CHUNK = 8  # pixels of a row whose windows are gathered at a time
+STREAMED_SCRATCH = 1024  # bytes that a streamed convolution tries to do with
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +196,8 @@ class WindowParams:
     """Mirror the parameters of templates/ops/mve/conv_2d.c.j2."""
 
     pixels: int
-    rows: int
     in_bytes: int
     left: int
-    right: int
     zero: int
     x_step: int
     x_row: int
@@ -202,32 +214,61 @@ class WindowParams:
     last_stream: Array
 
 
-def _row(site: Site) -> tuple[int, int, int]:
-    """Return (left, right, pitch): padding bytes and size of an input row in scratch memory."""
+def _pitch(site: Site, piece: int) -> int:
+    """Return the bytes in scratch memory of the input columns of so many output pixels."""
     g = window.convolution(site.call)
-    channels = site.call.input().shape[3]
-    right = max(0, (g.out_w - 1) * g.stride_w + g.kernel_w - g.pad_left - g.in_w)
-    pitch = (g.pad_left + g.in_w + right) * channels
-    return g.pad_left * channels, right * channels, -(-pitch // 4) * 4
+    columns = (piece - 1) * g.stride_w + g.kernel_w
+    return -(-columns * site.call.input().shape[3] // 4) * 4
 
 
-def _plan(site: Site, p: Product) -> tuple[bool, dict[str, int]]:
-    """Return whether windows are read in place, and how the kernel goes over K.
+def _rows_scratch(site: Site, piece: int) -> int:
+    g = window.convolution(site.call)
+    return (g.kernel_h + g.stride_h) * _pitch(site, piece) + 16
+
+
+def _piece(site: Site, gathered: bool) -> int:
+    """Return how many output pixels of a row are worked on at a time.
+
+    Layer by layer a whole row; streamed, where scratch memory counts, a part of it.
+    """
+    width = window.convolution(site.call).out_w
+    if not site.output_layout.ring:
+        return width
+    if gathered:
+        return min(width, CHUNK)
+    fitting = [n for n in (32, 16, 8) if _rows_scratch(site, n) <= STREAMED_SCRATCH]
+    return min(width, *fitting[:1] or [4])
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """Say how the kernel goes over a row and over K (`steps`, see blocks_of)."""
+
+    in_place: bool
+    piece: int
+    pitch: int
+    steps: dict[str, int]
+
+
+def _plan(site: Site, p: Product) -> WindowPlan:
+    """Return whether windows are read in place, and how the kernel goes over rows and K.
 
     In place each of the window's rows is padded to 16 values; gathered, all of K is once. The
     costs are instructions per pair of pixels.
     """
     kernel_h, run = p.weights.shape[1], p.depth // p.weights.shape[1]
     groups, blocks = -(-len(p.weights) // 4), -(-run // 16)
-    jump = _row(site)[2] - 16 * blocks
+    piece = _piece(site, False)
+    pitch = _pitch(site, piece)
     total = -(-p.depth // 16)
     in_place = groups * (14 * kernel_h * blocks + 2 * kernel_h)
     gathered = groups * ((12 if total <= 2 else 14) * total + 1) + 2 * (6 + 4 * kernel_h * blocks)
-    if in_place <= gathered and abs(jump) < 4096:
-        plan = blocks_of(site, p, kernel_h, run)
-        if not plan["rest"] or kernel_h == 1:
-            return True, plan
-    return False, blocks_of(site, p, 1, p.depth)
+    if in_place <= gathered and abs(pitch - 16 * blocks) < 4096:
+        steps = blocks_of(site, p, kernel_h, run)
+        if not steps["rest"] or kernel_h == 1:
+            return WindowPlan(True, piece, pitch, steps)
+    piece = _piece(site, True)
+    return WindowPlan(False, piece, _pitch(site, piece), blocks_of(site, p, 1, p.depth))
 
 
 def _window(site: Site) -> bool:
@@ -248,27 +289,25 @@ def _window(site: Site) -> bool:
 
 def window_params(site: Site) -> WindowParams:
     g, p = window.convolution(site.call), product(site)
-    left, right, pitch = _row(site)
-    channels = site.call.input().shape[3]
-    in_place, _ = _plan(site, p)
-    whole, rest, first, last = p.groups(g.kernel_h if in_place else 1)
+    plan, channels = _plan(site, p), site.call.input().shape[3]
+    whole, rest, first, last = p.groups(g.kernel_h if plan.in_place else 1)
     pixel, unit = output_units(site)
     return WindowParams(
-        g.out_w, g.kernel_h + g.stride_h, g.in_w * channels, left, right,
-        site.call.input().zero_point, g.stride_w * channels, g.stride_h * pitch,
+        g.out_w, g.in_w * channels, g.pad_left * channels, site.call.input().zero_point,
+        g.stride_w * channels, g.stride_h * plan.pitch,
         pixel, 4 * unit, unit, whole, rest, max(0, len(p.weights) - 4) * unit,
         p.zero, p.low, p.high, first, last,
     )  # fmt: skip
 
 
 def window_constants(site: Site) -> dict[str, int]:
-    p = product(site)
-    in_place, plan = _plan(site, p)
-    kernel_h = p.weights.shape[1]
+    g, p = window.convolution(site.call), product(site)
+    plan = _plan(site, p)
     return {
-        "direct": int(in_place), **plan, "mode": p.mode, "clamp": p.clamp,
-        "window_h": kernel_h, "run": p.depth // kernel_h, "pitch": _row(site)[2],
-        "patch": _patch(p), "chunk": CHUNK,
+        "direct": int(plan.in_place), **plan.steps, "mode": p.mode, "clamp": p.clamp,
+        "window_h": g.kernel_h, "run": p.depth // g.kernel_h, "stride": g.stride_h,
+        "pitch": plan.pitch, "patch": _patch(p), "piece": plan.piece, "chunk": CHUNK,
+        "far": far(site),
     }  # fmt: skip
 
 
@@ -277,13 +316,13 @@ def _patch(p: Product) -> int:
 
 
 def window_scratch(site: Site) -> int:
-    g, p = window.convolution(site.call), product(site)
-    in_place, _ = _plan(site, p)
-    rows = (g.kernel_h + g.stride_h) * _row(site)[2] + 16
-    return rows if in_place else rows + 2 * CHUNK * _patch(p) + 16
+    p = product(site)
+    plan = _plan(site, p)
+    rows = _rows_scratch(site, plan.piece)
+    return rows if plan.in_place else rows + 2 * CHUNK * _patch(p) + 16
 
 
 WINDOW = Kernel(
     "mve/conv_2d", "td_conv_2d_mve", _window, window_params, window_constants, window_scratch,
-    band=2, pad_row=True, planar_output=True,
+    band=2, planar_output=True, by_rows=True,
 )  # fmt: skip

@@ -11,6 +11,7 @@ from tinydeploy.ops._mve import common
 from tinydeploy.ops._mve.conv import (
     ISA,
     Product,
+    far,
     output_units,
     product,
     reachable,
@@ -86,7 +87,7 @@ def _planar(site: Site, position: int) -> Layout:
     return PLANES if position == 0 else PLAIN
 
 
-def square_constants(site: Site) -> dict[str, int]:
+def _constants(site: Site) -> dict[str, int]:
     g, p = window.convolution(site.call), product(site)
     return {
         "width": g.in_w, "out_width": g.out_w, "left": g.pad_left, "right": right_padding(site),
@@ -94,14 +95,27 @@ def square_constants(site: Site) -> dict[str, int]:
     }  # fmt: skip
 
 
-def square_scratch(site: Site) -> int:
+def _square_pitch(site: Site) -> int:
     g = window.convolution(site.call)
     return 4 * (g.pad_left + -(-g.in_w // 16) * 16 + right_padding(site) + 4)
 
 
+def square_constants(site: Site) -> dict[str, int]:
+    return {**_constants(site), "pitch": _square_pitch(site), "far": far(site)}
+
+
+def _padding_plane(site: Site) -> int:
+    """Return the bytes of a plane of zero points, which rows outside the image are."""
+    return -(-site.call.input().shape[2] // 4) * 4
+
+
+def square_scratch(site: Site) -> int:
+    return _square_pitch(site) + _padding_plane(site)
+
+
 SQUARE = Kernel(
     "mve/depthwise", "td_depthwise_3x3_mve", _square, square_params, square_constants,
-    square_scratch, band=2, pad_row=True, wants=_planar, planar_output=True,
+    square_scratch, band=2, wants=_planar, planar_output=True, by_rows=True,
 )  # fmt: skip
 
 
@@ -127,7 +141,15 @@ def _stack(site: Site) -> bool:
     stacks, across, pitch = _shape(site)
     if stacks * across > 8 or 12 * g.stride_w + 16 * across + pitch * (stacks - 1) > 508:
         return False
+    if _rows(site) == 2 and not _rings_are_near(site):
+        return False
     return g.out_w * g.stride_w <= 512
+
+
+def _rings_are_near(site: Site) -> bool:
+    """Tell whether 16-bit offsets reach between any two rows, if the output is streamed."""
+    layout, output = site.output_layout, site.call.output
+    return not layout.ring or (output.rows + 16) * layout.row_bytes(output) < 65536
 
 
 def stack_params(site: Site) -> StackParams:
@@ -151,22 +173,22 @@ def stack_constants(site: Site) -> dict[str, int]:
     g = window.convolution(site.call)
     stacks, across, pitch = _shape(site)
     return {
-        **square_constants(site), "kernel_h": g.kernel_h, "stride": g.stride_w,
+        **_constants(site), "kernel_h": g.kernel_h, "stride": g.stride_w,
         "rows": _rows(site), "stacks": stacks, "across": across, "pitch": pitch,
     }  # fmt: skip
 
 
 def stack_scratch(site: Site) -> int:
     stacks, _, pitch = _shape(site)
-    return stacks * pitch + 16
+    return stacks * pitch + 16 + _padding_plane(site)
 
 
 def _stack_kernel(rows: int) -> Kernel:
     return Kernel(
         "mve/depthwise_stack", "td_depthwise_mve",
         lambda site: site.isa == ISA and _rows(site) == rows and _stack(site),
-        stack_params, stack_constants, stack_scratch, band=rows, pad_row=True, wants=_planar,
-        planar_output=True,
+        stack_params, stack_constants, stack_scratch, band=rows, wants=_planar,
+        planar_output=True, by_rows=True,
     )  # fmt: skip
 
 
@@ -245,5 +267,5 @@ def lanes_scratch(site: Site) -> int:
 
 LANES = Kernel(
     "mve/depthwise_lanes", "td_depthwise_lanes_mve", _lanes, lanes_params, lanes_constants,
-    lanes_scratch,
+    lanes_scratch, by_rows=True,
 )  # fmt: skip

@@ -104,6 +104,8 @@ def mean_params(site: Site) -> MeanParams:
     return MeanParams(p.reduce_0, p.middle, p.sum_offset, p.multiplier, p.shift, p.out_offset)
 
 
-ADDITION = Kernel("mve/add", "td_add_mve", _add, add_params, add_constants, whole=_add_whole)
-AVERAGE = Kernel("mve/average_pool_2d", "td_average_pool_2d_mve", _average)
+ADDITION = Kernel(
+    "mve/add", "td_add_mve", _add, add_params, add_constants, whole=_add_whole, by_rows=True
+)
+AVERAGE = Kernel("mve/average_pool_2d", "td_average_pool_2d_mve", _average, by_rows=True)
 MEAN_PIXELS = Kernel("mve/mean", "td_mean_mve", _mean, mean_params)
