@@ -1,6 +1,7 @@
 """Make single nodes and short chains of any shape, run them on a target, compare and count.
 
-As a program it measures: python tests/kernel_lab.py mps2-an386 pw:25,5,64,64 dw:48,48,16,1
+As a program it measures: python tests/kernel_lab.py [balanced] [w4] mps2-an386 pw:25,5,64,64
+Weights of 4 or 2 bits are those of w4 and w2.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ from tinydeploy.verify.samples import random_samples
 class Net:
     """Build a Graph node by node; every method returns the index of a tensor."""
 
-    def __init__(self, random: Generator, name: str = "lab") -> None:
+    def __init__(self, random: Generator, name: str = "lab", bits: int = 8) -> None:
         self.random = random
+        self.bits = bits
         self.name = name
         self.tensors: list[Tensor] = []
         self.nodes: list[Node] = []
@@ -66,12 +68,14 @@ class Net:
     def _weights(self, shape: tuple[int, ...], axis: int, fan_in: int) -> tuple[int, int]:
         """Weights of varied scales, some of them extreme; bias of the size of a typical sum."""
         channels = shape[axis]
-        data = self.random.integers(-127, 128, shape)
-        data[self.random.random(shape) < 0.02] = -128
-        scales = np.float32(0.004 * 2.0 ** self.random.uniform(-3, 3, channels))
+        least = -(1 << self.bits - 1)
+        data = self.random.integers(least + 1, -least, shape)
+        data[self.random.random(shape) < 0.02] = least
+        unit = 0.004 * 2.0 ** (8 - self.bits)
+        scales = np.float32(unit * 2.0 ** self.random.uniform(-3, 3, channels))
         q = Quantization(tuple(map(float, scales)), (0,) * channels, axis)
         w = self.add(Tensor("w", shape, DType.INT8, q, constant(data.astype(np.int8))))
-        size = int(3000 * math.sqrt(fan_in))
+        size = int(3000 * math.sqrt(fan_in)) >> 8 - self.bits
         bias = self.random.integers(-size, size + 1, channels).astype(np.int32)
         return w, self.add(Tensor("b", (channels,), DType.INT32, None, constant(bias)))
 
@@ -151,11 +155,11 @@ def run_on(
     return verdict, counts, selection
 
 
-def case(text: str, random: Generator) -> Graph:
+def case(text: str, random: Generator, bits: int = 8) -> Graph:
     """Return a graph from a short text: KIND:H,W,C,... as in the usage below."""
     kind, _, numbers = text.partition(":")
     n = [int(v) for v in numbers.split(",")]
-    net = Net(random)
+    net = Net(random, bits=bits)
     if kind == "pw":  # height, width, channels, filters
         net.output(net.conv(net.input(*n[:3]), n[3], zero=-128))
     elif kind == "conv":  # height, width, channels, filters, kernel, stride
@@ -179,9 +183,12 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments and arguments[0] in ("speed", "balanced", "size"):
         optimize = arguments.pop(0)
+    bits = 8
+    if arguments and arguments[0] in ("w2", "w4", "w8"):
+        bits = int(arguments.pop(0)[1:])
     target = load_target(arguments[0])
     for text in arguments[1:]:
-        graph = case(text, np.random.default_rng(0))
+        graph = case(text, np.random.default_rng(0), bits)
         verdict, counts, selection = run_on(target, graph, optimize)
         state = "exact" if verdict.bit_exact else f"WRONG {verdict.first_mismatch}"
         for node, kernel, count in zip(graph.nodes, selection.kernels, counts, strict=True):

@@ -1,0 +1,181 @@
+"""Offer portable C kernels that keep weights of 2 or 4 bits packed in flash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinydeploy.numerics.fixedpoint import wrap32
+from tinydeploy.ops import _window as window
+from tinydeploy.ops._weights import pack, weight_bits
+from tinydeploy.ops.base import Array, Kernel, Site
+
+
+@dataclass(frozen=True, slots=True)
+class ConvParams:
+    """Mirror the parameters of conv_2d_packed.c.j2."""
+
+    in_w: int
+    in_c: int
+    out_w: int
+    out_c: int
+    kernel_h: int
+    kernel_w: int
+    stride_w: int
+    dilation_w: int
+    pad_left: int
+    groups: int
+    zero_point: int
+    out_offset: int
+    clamp_min: int
+    clamp_max: int
+    run: int
+    pitch: int
+    weights: Array  # int8 [out_c, pitch]
+    bias: Array
+    multiplier: Array
+    shift: Array
+
+
+@dataclass(frozen=True, slots=True)
+class DepthwiseParams:
+    """Mirror the parameters of depthwise_conv_2d_packed.c.j2."""
+
+    in_w: int
+    in_c: int
+    out_w: int
+    depth_multiplier: int
+    kernel_h: int
+    kernel_w: int
+    stride_w: int
+    dilation_w: int
+    pad_left: int
+    in_offset: int
+    out_offset: int
+    clamp_min: int
+    clamp_max: int
+    pitch: int
+    weights: Array  # int8 [kernel_h * kernel_w, pitch]
+    bias: Array
+    multiplier: Array
+    shift: Array
+
+
+@dataclass(frozen=True, slots=True)
+class DenseParams:
+    """Mirror the parameters of fully_connected_packed.c.j2."""
+
+    batches: int
+    in_c: int
+    out_c: int
+    out_offset: int
+    clamp_min: int
+    clamp_max: int
+    single_rounding: int
+    pitch: int
+    weights: Array  # int8 [out_c, pitch]
+    bias: Array
+    multiplier: Array
+    shift: Array
+
+
+def bits_of(site: Site) -> int:
+    """Return the bits that each weight of a node needs."""
+    weights = site.call.input(1).data
+    assert weights is not None
+    return weight_bits(weights)
+
+
+def accepts(site: Site) -> bool:
+    """Take sub-byte weights wherever they should not be widened in flash."""
+    weights = site.call.input(1)
+    return site.optimize != "speed" and weights.elements > 0 and bits_of(site) < 8
+
+
+def lines(matrix: Array, bits: int) -> Array:
+    """Return the rows of a matrix packed, each from a byte of its own on: int8 [rows, bytes]."""
+    return np.stack([pack(row, bits) for row in matrix]).view(np.int8)
+
+
+def conv_params(site: Site) -> ConvParams:
+    from tinydeploy.ops.conv_2d import params
+
+    p, bits = params(site.call, site.profile), bits_of(site)
+    matrix = p.weights.reshape(p.out_c, -1)
+    weights = lines(matrix, bits)
+    whole = conv_whole(site)
+    run = p.kernel_w if p.dilation_w == 1 and p.groups == 1 else 1
+    pixels = site.call.output.elements // p.out_c
+    return ConvParams(
+        pixels if whole else p.in_w, p.in_c, pixels if whole else p.out_w, p.out_c,
+        p.kernel_h, p.kernel_w, p.stride_w, p.dilation_w,
+        p.pad_left, p.groups, -p.in_offset, p.out_offset, p.clamp_min, p.clamp_max,
+        run, weights.shape[1], weights, _folded(p.bias, p.in_offset, matrix),
+        p.multiplier, p.shift,
+    )  # fmt: skip
+
+
+def depthwise_params(site: Site) -> DepthwiseParams:
+    from tinydeploy.ops.depthwise_conv_2d import params
+
+    p, bits = params(site.call, site.profile), bits_of(site)
+    weights = lines(p.weights.reshape(p.kernel_h * p.kernel_w, -1), bits)
+    return DepthwiseParams(
+        p.in_w, p.in_c, p.out_w, p.depth_multiplier, p.kernel_h, p.kernel_w, p.stride_w,
+        p.dilation_w, p.pad_left, p.in_offset, p.out_offset, p.clamp_min, p.clamp_max,
+        weights.shape[1], weights, p.bias, p.multiplier, p.shift,
+    )  # fmt: skip
+
+
+def dense_params(site: Site) -> DenseParams:
+    from tinydeploy.ops.fully_connected import params
+
+    p, bits = params(site.call, site.profile), bits_of(site)
+    weights = lines(p.weights, bits)
+    return DenseParams(
+        p.batches, p.in_c, p.out_c, p.out_offset, p.clamp_min, p.clamp_max, p.single_rounding,
+        weights.shape[1], weights, _folded(p.bias, p.in_offset, p.weights), p.multiplier, p.shift,
+    )  # fmt: skip
+
+
+def _folded(bias: Array, offset: int, matrix: Array) -> Array:
+    """Return the bias with what the input's zero point adds to every sum, modulo 2^32."""
+    return wrap32(bias + offset * matrix.astype(np.int64).sum(axis=1)).astype(np.int32)
+
+
+def conv_whole(site: Site) -> bool:
+    """A 1x1 convolution of stride 1 over plain tensors is one long row."""
+    g = window.convolution(site.call)
+    return (
+        (g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.pad_top, g.pad_left) == (1,) * 4 + (0, 0)
+        and (g.in_h, g.in_w) == (g.out_h, g.out_w)
+        and site.output_layout.plain
+        and site.input_layout().plain
+    )
+
+
+def _constants(site: Site) -> dict[str, int]:
+    return {"bits": bits_of(site)}
+
+
+PACKED = {
+    "CONV_2D": (
+        Kernel(
+            "conv_2d_packed", "td_conv_2d_packed", accepts, conv_params, _constants,
+            whole=conv_whole, by_rows=True,
+        ),
+    ),
+    "DEPTHWISE_CONV_2D": (
+        Kernel(
+            "depthwise_conv_2d_packed", "td_depthwise_conv_2d_packed", accepts, depthwise_params,
+            _constants, by_rows=True,
+        ),
+    ),
+    "FULLY_CONNECTED": (
+        Kernel(
+            "fully_connected_packed", "td_fully_connected_packed", accepts, dense_params,
+            _constants,
+        ),
+    ),
+}  # fmt: skip
