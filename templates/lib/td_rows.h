@@ -38,21 +38,23 @@ static inline void td_fill(int8_t *to, int32_t bytes, int32_t value)
     }
 }
 
-/* Fill the padding columns on both sides of the planes of each row; out[k] is the first element
- * of a row that is not padding, NULL for a row that does not exist. */
+/* Fill the padding columns on both sides of the planes of each row, and `tail` bytes after the
+ * last one; out[k] is the first element of a row that is not padding, NULL for a row that does not
+ * exist. */
 static inline void td_border(int8_t *const *out, int32_t rows, int32_t planes, int32_t pitch,
-                             int32_t left, int32_t right, int32_t value)
+                             int32_t left, int32_t right, int32_t tail, int32_t value)
 {
-    for (int32_t k = 0; k < rows; k++) {
-        int8_t *plane = out[k];
-        for (int32_t p = 0; plane != NULL && p < planes; p++, plane += pitch) {
-            int8_t *end = plane + pitch - left - right;
-            for (int32_t i = 1; i <= left; i++) {
-                plane[-i] = (int8_t)value;
+    for (int32_t k = 0; k < rows && out[k] != NULL; k++) {
+        for (int32_t i = -left; i < right; i++) {
+            /* Left of a plane is right of the one before. */
+            int8_t *at = out[k] + (i < 0 ? i : i + pitch - left - right);
+            for (int32_t p = 0; p < planes; p++, at += pitch) {
+                *at = (int8_t)value;
             }
-            for (int32_t i = 0; i < right; i++) {
-                end[i] = (int8_t)value;
-            }
+        }
+        int8_t *end = out[k] + planes * pitch - left;
+        for (int32_t i = 0; i < tail; i++) {
+            end[i] = (int8_t)value;
         }
     }
 }

@@ -21,6 +21,8 @@ class Layout:
     Interleaved rows hold pixel after pixel, each with all channels (HWC). Planar rows hold one
     plane of columns after the other, one per channel (HCW): what depthwise kernels want. Padding
     columns hold the zero point; a plane, or an interleaved row, is left + width + right columns.
+    The columns between two planes pad both of them; where the last plane needs more after it, a
+    planar row ends with `tail` more bytes of padding.
     A tensor that is streamed is worked on row by row, and only `ring` of its rows are held at a
     time: row y lies at place y modulo ring.
     """
@@ -28,6 +30,7 @@ class Layout:
     planar: bool = False
     left: int = 0
     right: int = 0
+    tail: int = 0
     ring: int = 0
 
     @property
@@ -43,7 +46,7 @@ class Layout:
         """Bytes from one row to the next."""
         if self.plain:
             return tensor.row_bytes
-        return self.plane_bytes(tensor) * tensor.shape[-1]
+        return self.plane_bytes(tensor) * tensor.shape[-1] + self.tail
 
     def first(self, tensor: Tensor) -> int:
         """Bytes from the start of a row to its first element that is not padding."""
@@ -68,7 +71,8 @@ class Layout:
             return flat.reshape(tensor.shape)
         rows, columns, channels = tensor.rows, self.plane_bytes(tensor), tensor.shape[-1]
         if self.planar:
-            image = flat.reshape(rows, channels, columns).transpose(0, 2, 1)
+            planes = flat.reshape(rows, -1)[:, : channels * columns]
+            image = planes.reshape(rows, channels, columns).transpose(0, 2, 1)
         else:
             image = flat.reshape(rows, columns, channels)
         width = tensor.shape[-2]
@@ -82,7 +86,8 @@ class Layout:
             words.append(f"{self.ring} rows held")
         if self.planar or self.left or self.right:
             order = "planar" if self.planar else "padded"
-            words.append(f"{order} rows, {self.left}+{self.right} padding columns")
+            tail = f", {self.tail} more at the end" if self.tail else ""
+            words.append(f"{order} rows, {self.left}+{self.right} padding columns{tail}")
         return ", ".join(words)
 
 

@@ -25,6 +25,7 @@ class Params:
     out_w: int
     pad_left: int
     plane: int  # bytes of a channel's columns in an input row
+    touched: int  # columns of a plane that are read, rounded up to 4
     zero_point: int
     out_pixel: int
     out_channel: int
@@ -32,6 +33,8 @@ class Params:
     clamp: int
     clamp_min: int
     clamp_max: int
+    exponent: int  # of the compact stream: the least shift
+    rounding: int  # of the compact stream: 2 output zero point + 1
     stream: Array
 
 
@@ -44,7 +47,7 @@ class Filters:
     requant: Requant
 
 
-def filters_of(site: Site, scaled: bool = True) -> Filters | None:
+def filters_of(site: Site, scaled: bool = True, general: bool = False) -> Filters | None:
     """Return the filters of a node with one filter per channel, scaled unless they stay int8."""
     call = site.call
     weights = call.input(1).data
@@ -61,7 +64,9 @@ def filters_of(site: Site, scaled: bool = True) -> Filters | None:
         call.input(), call.input(1), call.output, channels
     )
     single = site.profile.rounds_once("DEPTHWISE_CONV_2D")
-    how = requant(flat, bias, multiplier, shift, call.output.zero_point, single)
+    how = requant(
+        flat, bias, multiplier, shift, call.output.zero_point, single, general=general
+    )  # fmt: skip
     if how is None:
         return None
     scale = np.where(how.constant, 0, np.int64(1) << (how.scale_log2 if scaled else 0))
@@ -79,25 +84,70 @@ def _fits(site: Site) -> bool:
     )
 
 
+def _touched(site: Site) -> int:
+    """Return how many columns are read, padding included: whole words, thus one too many beside
+    an even stride or an odd column."""
+    g = window.convolution(site.call)
+    return (g.out_w - 1) * g.stride_w + 3 + (g.stride_w == 2 or g.out_w % 2)
+
+
 def _layout(site: Site, position: int) -> Layout:
-    """Planes with padding for every load; of stride 2 the second load reads a column too many."""
+    """Planes with the padding that is needed on one side, which serves the next plane, too."""
     if position != 0:
         return PLAIN
     g = window.convolution(site.call)
-    s = g.stride_w
-    right = (g.out_w - 1) * s + 3 + (s == 2) - g.pad_left - g.in_w
-    return Layout(True, g.pad_left, max(0, right))
+    needed = (g.out_w - 1) * g.stride_w + 3 - g.pad_left - g.in_w
+    right = max(0, needed - g.pad_left)
+    return Layout(
+        True, g.pad_left, right, max(0, _touched(site) - g.pad_left - g.in_w - right)
+    )  # fmt: skip
 
 
 def _stream(f: Filters) -> Array:
-    """Pack per channel: requantisation, bias, outer taps per row, middle taps."""
-    r, w, none = f.requant, f.filters, np.zeros_like(f.bias)
+    """Pack per channel: m, C, bias, outer taps per row, middle taps, the last above the shift."""
+    r, w = f.requant, f.filters
     columns = [
-        r.multiplier, r.addend, r.right, f.bias,
+        r.multiplier, r.addend, f.bias,
         *(pair(w[:, k, 0], w[:, k, 2]) for k in range(3)),
-        pair(w[:, 0, 1], w[:, 1, 1]), pair(w[:, 2, 1], none),
+        pair(w[:, 0, 1], w[:, 1, 1]), pair(r.right, w[:, 2, 1]),
     ]  # fmt: skip
     return wrap32(np.stack(columns, axis=1).ravel()).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """Hold 16 bytes per channel, and the shift that is added to those in it."""
+
+    exponent: int
+    stream: Array
+
+
+def _compact(site: Site) -> Compact | None:
+    """Pack per channel: bytes w00 w10 w02 w12, bytes w20 w01 w22 w11, 30 bits of the multiplier
+    above 2 of the shift, 22 bits of the bias above 2 of the shift above w21.
+
+    The addend is computed from the shift. Returns None when a number does not fit its bits.
+    """
+    f = filters_of(site, scaled=False, general=True)
+    if f is None or site.profile.rounds_once("DEPTHWISE_CONV_2D"):
+        return None
+    r, zero = f.requant, site.call.output.zero_point
+    exponent = int(r.right[~r.constant].min(initial=21))
+    # Without weights, a bias that gives the value: with m = 2^30 half of it is the high product.
+    value = (r.addend >> r.right) - zero
+    bias = np.where(r.constant, value << (exponent + 1), f.bias)
+    multiplier = np.where(r.constant, 1 << 30, r.multiplier)
+    shift = np.where(r.constant, 0, r.right - exponent)
+    if (shift > 15).any() or (np.abs(bias) >= 2**21).any() or (multiplier < 2**30).any():
+        return None
+    w = (f.filters & 0xFF).reshape(-1, 9)
+    columns = [
+        w[:, 0] | w[:, 3] << 8 | w[:, 2] << 16 | w[:, 5] << 24,
+        w[:, 6] | w[:, 1] << 8 | w[:, 8] << 16 | w[:, 4] << 24,
+        (multiplier & 0x3FFFFFFF) << 2 | shift & 3,
+        bias << 10 | (shift >> 2) << 8 | w[:, 7],
+    ]
+    return Compact(exponent, wrap32(np.stack(columns, axis=1).ravel()).astype(np.int32))
 
 
 def out_steps(site: Site) -> tuple[int, int, int]:
@@ -112,24 +162,29 @@ def _params(site: Site) -> Params:
     assert f is not None
     g = window.convolution(call)
     low, high = window.clamp_range(call.attributes.activation, call.output)
+    compact = None if site.optimize == "speed" else _compact(site)
     return Params(
         call.input().shape[3], g.out_w, g.pad_left,
-        site.input_layout(0).plane_bytes(call.input()), call.input().zero_point,
-        *out_steps(site), int((low, high) != (-128, 127)), low, high, _stream(f),
+        site.input_layout(0).plane_bytes(call.input()), _scratch(site), call.input().zero_point,
+        *out_steps(site), int((low, high) != (-128, 127)), low, high,
+        compact.exponent if compact else 0, 2 * call.output.zero_point + 1,
+        compact.stream if compact else _stream(f),
     )  # fmt: skip
 
 
 def _scratch(site: Site) -> int:
     """One plane of zero points stands for rows outside the image."""
-    return -(-site.input_layout(0).plane_bytes(site.call.input()) // 4) * 4
+    return -(-_touched(site) // 4) * 4
 
 
 def _constants(site: Site) -> dict[str, int]:
     f = filters_of(site)
     assert f is not None
-    uniform = f.requant.uniform
+    stride = window.convolution(site.call).stride_w
+    compact = site.optimize != "speed" and _compact(site) is not None
+    uniform = 0 if compact else f.requant.uniform
     relu = int(not uniform and site.call.output.zero_point == -128)
-    return {"stride": window.convolution(site.call).stride_w, "uniform": uniform, "relu": relu}
+    return {"stride": stride, "bits": 8 if compact else 16, "uniform": uniform, "relu": relu}
 
 
 DEPTHWISE_CONV_2D = (

@@ -64,10 +64,12 @@ def requant(
     zero_point: int,
     single: bool,
     wide: bool = True,
+    general: bool = False,
 ) -> Requant | None:
     """Return the constants, the uniform form if it is exact here, or None if neither is.
 
-    weights [channels, taps]; with `wide` they must fit 16 bits once scaled.
+    weights [channels, taps]; with `wide` they must fit 16 bits once scaled. `general` leaves the
+    uniform form out.
     """
     low, high = reach(weights, bias)
     if low.min() < -(2**31) or high.max() >= 2**31:
@@ -83,7 +85,7 @@ def requant(
     largest = np.where(constant, 0, np.abs(weights).max(axis=1)) if wide else np.zeros_like(bound)
     m = np.where(constant, 0, multiplier.astype(np.int64))
     e = np.where(constant, 1, -shift.astype(np.int64))
-    if single or zero_point == -128:
+    if not general and (single or zero_point == -128):
         for s in UNIFORM_SHIFTS:
             # Single rounding scales by 2^d with s = e + d - 1; double by 2^(1+d) with s = e + d.
             power = np.where(constant, 2, s + 1 - e)
