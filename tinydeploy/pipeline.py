@@ -23,9 +23,9 @@ from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile, profile_named
 from tinydeploy.ops.execute import total_macs
 from tinydeploy.passes import run_passes
-from tinydeploy.plan.layout import MemoryPlan
-from tinydeploy.plan.planner import peak_step, plan_at, plan_layers
-from tinydeploy.plan.search import plan_streamed, streamed_at
+from tinydeploy.plan.layout import MemoryPlan, Segment
+from tinydeploy.plan.planner import peak_step, plan_layers
+from tinydeploy.plan.search import plan_again, plan_streamed
 from tinydeploy.plan.select import Core, select
 from tinydeploy.run.cycles import can_estimate, estimate
 from tinydeploy.run.device import Device, Where, open_device
@@ -98,6 +98,14 @@ class Place:
     link: Link = "semihosting"
 
 
+class ManifestSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Name the nodes that run together, and the inputs that arrive row by row meanwhile."""
+
+    kind: str
+    nodes: tuple[int, ...]
+    feeds: tuple[int, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Describe a deployment folder, so that later commands know what it holds."""
 
@@ -113,6 +121,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     optimisation: str
     digest: str
     kernels: tuple[str, ...]
+    segments: tuple[ManifestSegment, ...]
     offsets: tuple[int, ...]
     lower_bound: int
 
@@ -214,6 +223,10 @@ def build(
             optimisation=optimisation,
             digest=generated.digest.hex(),
             kernels=tuple(k.function if k else "" for k in prepared.plan.selection.kernels),
+            segments=tuple(
+                ManifestSegment(kind=s.kind, nodes=s.nodes, feeds=s.feeds)
+                for s in prepared.plan.segments
+            ),
             offsets=prepared.plan.offsets,
             lower_bound=prepared.plan.lower_bound_bytes,
         )
@@ -266,9 +279,9 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
     selection = prepared.plan.selection
     names = tuple(k.function if k else "" for k in selection.kernels)
     try:
-        again = streamed_at if manifest.schedule == "streamed" else plan_at
-        plan = again(
-            graph, prepared.profile, selection, manifest.offsets, manifest.lower_bound,
+        segments = [Segment(s.kind, s.nodes, (), s.feeds) for s in manifest.segments]
+        plan = plan_again(
+            graph, prepared.profile, selection, segments, manifest.offsets, manifest.lower_bound,
             manifest.allocator,
         )  # fmt: skip
     except ValueError as error:

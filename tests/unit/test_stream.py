@@ -21,9 +21,9 @@ from tinydeploy.ops.concatenation import Attributes as ConcatAttributes
 from tinydeploy.ops.execute import run_outputs
 from tinydeploy.passes import run_passes
 from tinydeploy.plan.planner import plan_layers
-from tinydeploy.plan.search import plan_streamed, streamed_at
+from tinydeploy.plan.search import plan_again, plan_streamed
 from tinydeploy.plan.select import portable, select
-from tinydeploy.plan.stream import stream
+from tinydeploy.plan.stream import Scheduler
 from tinydeploy.targets import load_target
 
 LITERT = PROFILES["litert"]
@@ -95,7 +95,7 @@ def test_random_networks(seeds: range) -> None:
 
 def check_schedule(graph: Graph, nodes: tuple[int, ...]) -> None:
     """Execute a schedule on row numbers: every row read must exist, and be in its ring still."""
-    s = stream(graph, portable(graph, LITERT), nodes)
+    s = Scheduler(graph, portable(graph, LITERT)).stream(nodes)
     made = dict.fromkeys((graph.nodes[p].outputs[0] for p in nodes), 0)
     for calls in s.calls:
         for position, called in zip(nodes, calls, strict=True):
@@ -127,14 +127,14 @@ def test_a_plan_can_be_made_again() -> None:
     graph = run_passes(read_file(ROOT / "examples" / "digits" / "digits_int8.tflite"), LITERT)
     selection = portable(graph, LITERT)
     plan = plan_streamed(graph, LITERT, selection)
-    again = streamed_at(
-        graph, LITERT, selection, plan.offsets, plan.lower_bound_bytes, plan.allocator
-    )
+    bound, used = plan.lower_bound_bytes, plan.allocator
+    again = plan_again(graph, LITERT, selection, plan.segments, plan.offsets, bound, used)
     assert again == plan
     with pytest.raises(ValueError, match="offsets"):
-        streamed_at(graph, LITERT, selection, plan.offsets[1:], 0, "greedy")
+        plan_again(graph, LITERT, selection, plan.segments, plan.offsets[1:], 0, "greedy")
     with pytest.raises(ValueError, match="overlap"):
-        streamed_at(graph, LITERT, selection, [0] * len(plan.offsets), 0, "greedy")
+        offsets = [0] * len(plan.offsets)
+        plan_again(graph, LITERT, selection, plan.segments, offsets, 0, "greedy")
 
 
 def test_families_that_are_not_proven_by_rows_stay_whole() -> None:

@@ -41,24 +41,6 @@ def layers(graph: Graph) -> tuple[Segment, ...]:
     return tuple(Segment("layer", (p,)) for p in executed(graph))
 
 
-def plan_at(
-    graph: Graph,
-    profile: IntegerProfile,
-    selection: Selection,
-    offsets: Sequence[int],
-    bound: int,
-    allocator: str,
-) -> MemoryPlan:
-    """Return the layer-by-layer plan whose buffers lie at given offsets, as an earlier run found.
-
-    Raises ValueError when the offsets do not belong to this graph and selection.
-    """
-    needs = buffers_of(graph, profile, selection)
-    if len(offsets) != len(needs.buffers) or min(offsets, default=0) < 0:
-        raise ValueError(f"{len(offsets)} offsets for {len(needs.buffers)} buffers")
-    return placed(graph, selection, needs, layers(graph), offsets, bound, allocator)
-
-
 def placed(
     graph: Graph,
     selection: Selection,

@@ -9,7 +9,7 @@ as long as no row is overwritten that will still be read (`distance`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,14 +45,14 @@ class Stream:
     overlap: Overlap | None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Column:
     """Hold what one node or feed of a segment does: `height` rows, `band` of them per call."""
 
     tensor: int
     height: int
     band: int
-    sources: list[tuple[int, RowSource]] = field(default_factory=list)  # tensor read, and how
+    sources: tuple[tuple[int, RowSource], ...] = ()  # tensor read, and how
     reduces: bool = False
 
 
@@ -62,56 +62,102 @@ def reduces(selection: Selection, position: int) -> bool:
     return kernel is not None and kernel.accumulators is not None
 
 
-def stream(
-    graph: Graph, selection: Selection, nodes: Sequence[int], feeds: Sequence[int] = ()
-) -> Stream:
-    """Return the schedule of consecutive nodes, all streamable, as one segment.
+class Scheduler:
+    """Make streamed segments of a network; what every segment needs is found out once.
 
-    `feeds` are inputs of the network, read by this segment alone, that arrive row by row.
+    `selection` holds the kernels that nodes have when they are streamed (plan.rows).
     """
-    columns = _columns(graph, selection, nodes, feeds)
-    calls, done = _on_demand(columns)
-    inside = set(nodes)
-    inner = {
-        c.tensor
-        for c in columns
-        if c.tensor not in graph.outputs
-        and _is_read(columns, c.tensor)
-        and _all_inside(graph, c.tensor, inside)
-    }
-    rings = {t: _ring_rows(columns, done, t) for t in inner}
-    overlap = _overlap(graph, selection, nodes, columns, done, inner)
-    return Stream(tuple(nodes), tuple(feeds), calls, rings, overlap)
+
+    def __init__(self, graph: Graph, selection: Selection) -> None:
+        self.graph, self.selection = graph, selection
+        self.readers: dict[int, list[int]] = {}
+        self.columns: dict[int, _Column] = {}
+        for p, node in enumerate(graph.nodes):
+            for i in node.inputs:
+                if i is not None:
+                    self.readers.setdefault(i, []).append(p)
+            if selection.kernels[p] is not None:
+                self.columns[p] = _column(graph, selection, p)
+
+    def stream(self, nodes: Sequence[int], feeds: Sequence[int] = ()) -> Stream:
+        """Return the schedule of consecutive nodes, all streamable, as one segment.
+
+        `feeds` are inputs of the network, read by this segment alone, that arrive row by row.
+        """
+        graph = self.graph
+        columns = [_Column(t, graph.tensors[t].rows, 1) for t in feeds]
+        columns += [self.columns[p] for p in nodes]
+        calls, done = _on_demand(columns)
+        inside = set(nodes)
+        inner = {
+            c.tensor
+            for c in columns
+            if c.tensor not in graph.outputs
+            and c.tensor in self.readers
+            and inside.issuperset(self.readers[c.tensor])
+        }
+        rings = {t: _ring_rows(columns, done, t) for t in inner}
+        return Stream(
+            tuple(nodes), tuple(feeds), calls, rings, self._overlap(nodes, columns, done, inner)
+        )
+
+    def _overlap(
+        self, nodes: Sequence[int], columns: Sequence[_Column], done: Rows, inner: set[int]
+    ) -> Overlap | None:
+        """Return how far the largest output may reach into the largest input that dies here."""
+        graph, selection = self.graph, self.selection
+        inside, own = set(nodes), {c.tensor for c in columns}
+        outputs = [c.tensor for c in columns if c.tensor not in inner and not c.reduces]
+        inputs = [
+            t
+            for t in dict.fromkeys(t for c in columns for t, _ in c.sources)
+            if t not in own and t not in graph.outputs and inside.issuperset(self.readers[t])
+        ]
+        if not inputs or not outputs:
+            return None
+        size = {t: selection.layout(t).bytes(graph.tensors[t]) for t in (*inputs, *outputs)}
+        x, y = max(inputs, key=lambda t: size[t]), max(outputs, key=lambda t: size[t])
+        writer = next(k for k, c in enumerate(columns) if c.tensor == y)
+        height = graph.tensors[x].rows
+        row_in, row_out = size[x] // height, size[y] // graph.tensors[y].rows
+        needs = [0]
+        for k, column in enumerate(columns):
+            for t, source in column.sources:
+                if t != x:
+                    continue
+                if k == writer and row_in == row_out:
+                    position = nodes[k - (len(columns) - len(nodes))]
+                    if _may_overwrite(graph, selection, position, source):
+                        continue
+                # Who comes before the writer has read its rows of this step, who comes later, or
+                # is the writer itself, has not.
+                read = done[:, k] if k < writer else _before(done[:, k])
+                live = _first_needed(source, column, height)[read]
+                needs.append(int(np.max(done[:, writer] * row_out - live * row_in)))
+        return Overlap(x, y, -(-max(needs) // 4) * 4)
 
 
-def _columns(
-    graph: Graph, selection: Selection, nodes: Sequence[int], feeds: Sequence[int]
-) -> list[_Column]:
-    columns = [_Column(t, graph.tensors[t].rows, 1) for t in feeds]
-    for p in nodes:
-        node, kernel = graph.nodes[p], selection.kernels[p]
-        assert kernel is not None
-        call = Call(graph, node)
-        if reduces(selection, p):
-            region: tuple[RowSource, ...] = (RowSource(),)
-            height = call.input().rows
-        else:
-            region, height = op_named(node.op).region(call) or (), call.output.rows
-        column = _Column(node.outputs[0], height, kernel.band, reduces=reduces(selection, p))
-        for source in region:
-            index = node.inputs[source.input]
-            if index is not None and not graph.tensors[index].constant:
-                column.sources.append((index, source))
-        columns.append(column)
-    return columns
+def _column(graph: Graph, selection: Selection, position: int) -> _Column:
+    node, kernel = graph.nodes[position], selection.kernels[position]
+    assert kernel is not None
+    call = Call(graph, node)
+    if reduces(selection, position):
+        region: tuple[RowSource, ...] = (RowSource(),)
+        height = call.input().rows
+    else:
+        region, height = op_named(node.op).region(call) or (), call.output.rows
+    sources = []
+    for source in region:
+        index = node.inputs[source.input]
+        if index is not None and not graph.tensors[index].constant:
+            sources.append((index, source))
+    return _Column(
+        node.outputs[0], height, kernel.band, tuple(sources), reduces(selection, position)
+    )
 
 
 def _is_read(columns: Sequence[_Column], tensor: int) -> bool:
     return any(tensor == t for c in columns for t, _ in c.sources)
-
-
-def _all_inside(graph: Graph, tensor: int, inside: set[int]) -> bool:
-    return all(p in inside for p, n in enumerate(graph.nodes) if tensor in n.inputs)
 
 
 def _last_needed(source: RowSource, rows: int, height: int) -> int:
@@ -191,46 +237,6 @@ def _ring_rows(columns: Sequence[_Column], done: Rows, tensor: int) -> int:
                 first = _first_needed(source, column, height)[_before(done[:, k])]
                 oldest = np.minimum(oldest, first)
     return max(1, min(int(np.max(done[:, producer] - oldest)), height))
-
-
-def _overlap(
-    graph: Graph,
-    selection: Selection,
-    nodes: Sequence[int],
-    columns: Sequence[_Column],
-    done: Rows,
-    inner: set[int],
-) -> Overlap | None:
-    """Return how far the largest output may reach into the largest input that dies here."""
-    inside, own = set(nodes), {c.tensor for c in columns}
-    outputs = [c.tensor for c in columns if c.tensor not in inner and not c.reduces]
-    inputs = [
-        t
-        for t in dict.fromkeys(t for c in columns for t, _ in c.sources)
-        if t not in own and t not in graph.outputs and _all_inside(graph, t, inside)
-    ]
-    if not inputs or not outputs:
-        return None
-    size = {t: selection.layout(t).bytes(graph.tensors[t]) for t in (*inputs, *outputs)}
-    x, y = max(inputs, key=lambda t: size[t]), max(outputs, key=lambda t: size[t])
-    writer = next(k for k, c in enumerate(columns) if c.tensor == y)
-    height = graph.tensors[x].rows
-    row_in, row_out = size[x] // height, size[y] // graph.tensors[y].rows
-    needs = [0]
-    for k, column in enumerate(columns):
-        for t, source in column.sources:
-            if t != x:
-                continue
-            position = nodes[k - (len(columns) - len(nodes))]
-            same = row_in == row_out and _may_overwrite(graph, selection, position, source)
-            if k == writer and same:
-                continue
-            # Who comes before the writer has read its rows of this step, who comes later, or is
-            # the writer itself, has not.
-            read = done[:, k] if k < writer else _before(done[:, k])
-            live = _first_needed(source, column, height)[read]
-            needs.append(int(np.max(done[:, writer] * row_out - live * row_in)))
-    return Overlap(x, y, -(-max(needs) // 4) * 4)
 
 
 def _may_overwrite(graph: Graph, selection: Selection, position: int, source: RowSource) -> bool:

@@ -1,0 +1,199 @@
+"""Turn a Graph into the best ways to cut it into segments: a front of peak RAM and instructions.
+
+A dynamic program over the cuts between nodes. A segment is one whole node, or a run of nodes
+streamed row by row (plan.stream); its size is what is alive while it runs. Peaks of segments
+combine by their maximum, instructions by their sum, and of all ways to reach a cut those are kept
+that no other beats in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import PLAIN, Call, op_named
+from tinydeploy.plan import cost
+from tinydeploy.plan.layout import aligned
+from tinydeploy.plan.liveness import executed
+from tinydeploy.plan.rows import by_rows, streaming_selection
+from tinydeploy.plan.select import Selection
+from tinydeploy.plan.stream import Scheduler, Stream, reduces
+
+_LONGEST = 32  # columns of a segment's schedule, which has a bit for each
+_KEPT = 24  # ways kept per cut
+
+Cut = tuple[tuple[int, ...], Stream | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Hold a way to execute the nodes up to a cut: bytes at its peak, estimated instructions."""
+
+    peak: int
+    instructions: float
+    before: Way | None = None
+    cut: Cut | None = None
+
+    def cuts(self) -> list[Cut]:
+        """Return the segments, first one first."""
+        found: list[Cut] = []
+        way: Way | None = self
+        while way is not None and way.cut is not None:
+            found.append(way.cut)
+            way = way.before
+        return found[::-1]
+
+
+def front(
+    graph: Graph, profile: IntegerProfile, selection: Selection, feeds: frozenset[int] = frozenset()
+) -> list[Way]:
+    """Return the ways that no other beats in both figures, least RAM first.
+
+    Inputs of the network among `feeds` arrive row by row where their first readers are streamed.
+    """
+    problem = _Problem(graph, profile, selection, feeds)
+    order = problem.order
+    reached: list[list[Way]] = [[Way(0, 0.0)]]
+    for end in range(1, len(order) + 1):
+        ways = [
+            Way(max(way.peak, size), way.instructions + count, way, cut)
+            for start, cut, size, count in problem.ending_at(end)
+            for way in reached[start]
+        ]
+        reached.append(_best(ways))
+    return reached[-1]
+
+
+def _best(ways: list[Way]) -> list[Way]:
+    """Drop the ways that another one beats; peaks and counts equal, the earlier one stays."""
+    kept: list[Way] = []
+    for way in sorted(ways, key=lambda w: (w.peak, w.instructions)):
+        if not kept or way.instructions < kept[-1].instructions:
+            kept.append(way)
+    if len(kept) > _KEPT:
+        last = len(kept) - 1
+        kept = [kept[k * last // (_KEPT - 1)] for k in range(_KEPT)]
+    return kept
+
+
+class _Problem:
+    """Hold what the dynamic program asks about segments."""
+
+    def __init__(
+        self, graph: Graph, profile: IntegerProfile, selection: Selection, feeds: frozenset[int]
+    ) -> None:
+        self.graph, self.selection, self.feeds = graph, selection, feeds
+        self.rows = by_rows(graph, profile, selection)
+        self.scheduler = Scheduler(graph, self.rows)
+        self.order = executed(graph)
+        streamed = replace(self.rows, streamed=frozenset(self.order))
+        # Bytes of scratch memory, and of rows of padding and sums; instructions: whole, by rows.
+        self.extra: dict[tuple[int, bool], tuple[int, int]] = {}
+        self.count: dict[tuple[int, bool], float] = {}
+        for by_row, chosen in ((False, selection), (True, streamed)):
+            for p in self.order:
+                kernel = chosen.kernels[p]
+                if kernel is None:
+                    continue
+                own = aligned(chosen.pad_row_bytes(graph, p))
+                own += aligned(chosen.accumulators(graph, p, profile))
+                self.extra[p, by_row] = aligned(chosen.scratch(graph, p, profile)), own
+                whole = kernel.whole(chosen.site(graph, p, profile))
+                self.count[p, by_row] = cost.instructions(graph, p, kernel, whole)
+        self.birth, self.death, self.root = _lifetimes(graph, selection)
+        self.size = {t: aligned(selection.layout(t).bytes(graph.tensors[t])) for t in self.birth}
+
+    def ending_at(self, end: int) -> Iterator[tuple[int, Cut, int, float]]:
+        """Yield (start, segment, bytes, instructions) of each segment of order[start:end]."""
+        order = self.order
+        for start in range(end - 1, max(-1, end - 1 - _LONGEST), -1):
+            nodes = order[start:end]
+            first = nodes[0]
+            if start == end - 1:
+                yield start, (nodes, None), self._whole(first), self.count[first, False]
+            if self.rows.kernels[first] is None or nodes[-1] - first != len(nodes) - 1:
+                break  # not by rows, or a view lies between
+            if len(nodes) > 1 and reduces(self.rows, first):
+                break  # what a reduction writes is there only at the end
+            feeds = self._fed(nodes)
+            if len(nodes) + len(feeds) > _LONGEST:
+                break
+            s = self.scheduler.stream(nodes, feeds)
+            if len(nodes) > 1 or s.overlap or feeds:
+                yield start, (nodes, s), self._streamed(nodes, s), self._instructions(nodes, s)
+
+    def _fed(self, nodes: Sequence[int]) -> list[int]:
+        """Return the inputs that can arrive row by row: all their readers are here."""
+        inside, readers = set(nodes), self.scheduler.readers
+        return [
+            t
+            for t in self.graph.inputs
+            if t in self.feeds and t in readers and inside.issuperset(readers[t])
+        ]
+
+    def _instructions(self, nodes: Sequence[int], s: Stream) -> float:
+        columns = len(s.nodes) + len(s.feeds)
+        return len(s.calls) * (cost.STEP + cost.COLUMN * columns) + sum(
+            self.count[p, True] for p in nodes
+        )
+
+    def _alive(self, first: int, last: int) -> Iterator[int]:
+        return (t for t in self.birth if self.birth[t] <= last and self.death[t] >= first)
+
+    def _scratch(self, nodes: Sequence[int], by_row: bool) -> int:
+        extra = [self.extra[p, by_row] for p in nodes]
+        return max(most for most, _ in extra) + sum(own for _, own in extra)
+
+    def _whole(self, position: int) -> int:
+        """Return the bytes alive while one node runs whole."""
+        total = sum(self.size[t] for t in self._alive(position, position))
+        return total - self._in_place(position) + self._scratch((position,), False)
+
+    def _streamed(self, nodes: Sequence[int], s: Stream) -> int:
+        """Return the bytes alive while a segment runs, its rings and scratch included."""
+        total = sum(self.size[t] for t in self._alive(nodes[0], nodes[-1]) if t not in s.rings)
+        if s.rings:
+            layouts = streaming_selection(self.selection, self.rows, [s])
+            total += sum(aligned(layouts.layout(t).bytes(self.graph.tensors[t])) for t in s.rings)
+        if s.overlap:
+            x, y = self.size[s.overlap.input], self.size[s.overlap.output]
+            total -= x + y - max(y, s.overlap.distance + x)
+        return total + self._scratch(nodes, True)
+
+    def _in_place(self, position: int) -> int:
+        """Return what is saved when a single node's output takes over its input's buffer."""
+        graph, node = self.graph, self.graph.nodes[position]
+        op, call = op_named(node.op), Call(graph, node)
+        out = node.outputs[0]
+        for k in op.inputs(call):
+            i = node.inputs[k]
+            if i is None or i not in self.birth or self.death[i] > position:
+                continue
+            plain = self.selection.layout(i) == self.selection.layout(out) == PLAIN
+            if plain and op.in_place(call, k) and graph.tensors[i].bytes == call.output.bytes:
+                return self.size[out]
+        return 0
+
+
+def _lifetimes(
+    graph: Graph, selection: Selection
+) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
+    """Return first and last step of each tensor that is no view, and the tensor a view is of."""
+    birth = dict.fromkeys(graph.inputs, -1)
+    death = dict.fromkeys(graph.inputs, -1)
+    root: dict[int, int] = {}
+    for p, node in enumerate(graph.nodes):
+        for o in node.outputs:
+            first = node.inputs[0]
+            if selection.kernels[p] is None and first is not None:
+                root[o] = root.get(first, first)
+            else:
+                birth[o] = death[o] = p
+        for i in node.inputs:
+            if i is not None and root.get(i, i) in death:
+                death[root.get(i, i)] = max(death[root.get(i, i)], p)
+    for o in graph.outputs:
+        death[root.get(o, o)] = len(graph.nodes)
+    return birth, death, root

@@ -1,0 +1,77 @@
+"""Turn a Selection into the one for streaming: which kernel a node has when it works row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import PLAIN, Kernel, Op, Site, op_named
+from tinydeploy.plan.select import Selection
+from tinydeploy.plan.stream import Stream
+
+
+def by_rows(graph: Graph, profile: IntegerProfile, selection: Selection) -> Selection:
+    """Return the kernels that nodes have when they are streamed, None where they cannot be.
+
+    That is the operator's reduction where the output needs all of the input; else the selected
+    kernel if it works by rows, or the next of the family that works on the same layouts.
+    """
+    kernels = tuple(
+        None if k is None else _row_kernel(graph, profile, selection, p)
+        for p, k in enumerate(selection.kernels)
+    )
+    return replace(selection, kernels=kernels)
+
+
+def streaming_selection(
+    selection: Selection, rows: Selection, streams: Sequence[Stream]
+) -> Selection:
+    """Return the selection with the row kernels of streamed nodes, and rings for inner tensors."""
+    layouts = dict(selection.layouts)
+    for s in streams:
+        for tensor, held in s.rings.items():
+            layouts[tensor] = replace(layouts.get(tensor, PLAIN), ring=held)
+    streamed = frozenset(p for s in streams for p in s.nodes)
+    kernels = tuple(
+        rows.kernels[p] if p in streamed else k for p, k in enumerate(selection.kernels)
+    )
+    return replace(selection, kernels=kernels, layouts=layouts, streamed=streamed)
+
+
+def _row_kernel(
+    graph: Graph, profile: IntegerProfile, selection: Selection, position: int
+) -> Kernel | None:
+    op = op_named(graph.nodes[position].op)
+    site = replace(selection, streamed=frozenset({position})).site(graph, position, profile)
+    for kernel in op.reductions:
+        if kernel.accepts(site):
+            return kernel
+    if _is_image(site, op):
+        own = selection.kernels[position]
+        assert own is not None
+        # Portable C, the last, is no substitute for a family's kernel.
+        others = [k for k in op.kernels[:-1] if k is not own and _same_layouts(site, op, k)]
+        for kernel in (own, *others):
+            if kernel.by_rows and kernel.accepts(site) and not kernel.whole(site):
+                return kernel
+    return None
+
+
+def _is_image(site: Site, op: Op) -> bool:
+    """Tell whether a node computes rows of an image from rows of images."""
+    call = site.call
+    region = op.region(call)
+    if region is None or len(call.output.shape) != 4 or op.rows(call) != call.output.rows:
+        return False
+    inputs = [call.input(s.input) for s in region]
+    return all(len(t.shape) == 4 or t.constant for t in inputs)
+
+
+def _same_layouts(site: Site, op: Op, kernel: Kernel) -> bool:
+    """Tell whether a kernel reads and writes the layouts that were granted."""
+    granted = {k: replace(site.input_layout(k), ring=0) for k in op.inputs(site.call)}
+    if any(layout != kernel.wants(site, k) for k, layout in granted.items()):
+        return False
+    return kernel.planar_output or not site.output_layout.planar
