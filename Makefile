@@ -11,6 +11,7 @@ COMPILERS := qemu-system-arm qemu-system-misc gcc-arm-none-eabi libnewlib-arm-no
              gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf
 HOST      := make gcc g++ libc6-dev python3-venv
 LINTERS   := clang
+BROWSER   := chromium
 
 .PHONY: demo test setup-demo setup-test format clean
 
@@ -28,7 +29,7 @@ setup-demo: $(VENV)/.demo-installed
 	@tools/install-packages $(ROOT) $(HOST) $(COMPILERS)
 
 setup-test: $(VENV)/.test-installed
-	@tools/install-packages $(ROOT) $(HOST) $(COMPILERS) $(LINTERS)
+	@tools/install-packages $(ROOT) $(HOST) $(COMPILERS) $(LINTERS) $(BROWSER)
 
 $(BIN)/python:
 	@tools/install-packages $(ROOT) $(HOST) $(COMPILERS)

@@ -16,6 +16,8 @@ from tinydeploy.cli import options
 @options.TARGET
 @click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), default=None,
               help="Keep sources, firmware and report in this folder.")  # fmt: skip
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), default=None,
+              help="Write one HTML page: fit, memory map, cost per layer, proof.")  # fmt: skip
 @click.option("--code-in-ram", is_flag=True,
               help="Run the model's code from the target's fast memory (TCM, SRAM).")  # fmt: skip
 @options.sampling
@@ -28,8 +30,8 @@ from tinydeploy.cli import options
 @options.DUMP
 @options.common
 def command(
-    model: Path, target: str, out: Path | None, code_in_ram: bool, inputs: Path | None,
-    expect: Path | None,
+    model: Path, target: str, out: Path | None, report: Path | None, code_in_ram: bool,
+    inputs: Path | None, expect: Path | None,
     seed: int, samples: int | None, where: Any, port: str | None, timeout: float, link: Any,
     profile: str, allocator: str, schedule: Any, optimize: str, optimisation: str,
     dump_after: str | None, as_json: bool,
@@ -73,5 +75,7 @@ def command(
                 prepared, firmware, board, chosen, clock, pipeline.Place(where, port, timeout, link)
             )
         screen = options.Screen(as_json, verbose, color)
-        document: Any = finish(screen, prepared, board, firmware, chosen, measured, clock, out)
+        document: Any = finish(
+            screen, prepared, board, firmware, chosen, measured, clock, out, report
+        )
     return 0 if document.verify.bit_exact else 7

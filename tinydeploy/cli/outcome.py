@@ -38,8 +38,12 @@ def finish(
     measured: Measured,
     clock: Clock,
     out: Path | None,
+    page: Path | None = None,
 ) -> Document:
-    """Print the document, keep it in the output folder, and name a mismatch on stderr."""
+    """Print the document, keep it in the output folder, and name a mismatch on stderr.
+
+    `page` is where the HTML page goes, if it is wanted.
+    """
     document = assemble(
         prepared.graph, prepared.plan, prepared.profile, prepared.path.name, prepared.macs,
         clock.stages,
@@ -48,6 +52,10 @@ def finish(
     )  # fmt: skip
     if out:
         (out / "report.json").write_text(to_json(document) + "\n", encoding="utf-8")
+    if page:
+        from tinydeploy.cli.pages import write_page
+
+        write_page(page, document, prepared, target, firmware)
     screen.result(document, lambda console: show_document(console, document, target, out))
     if document.verify and document.verify.first_mismatch:
         click.echo(f"error: {mismatch_text(document)}", err=True)

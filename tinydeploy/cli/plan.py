@@ -15,6 +15,8 @@ from tinydeploy.cli import options
 @click.option("-t", "--target", default=None, metavar="NAME", help="Also say whether it fits.")
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), default=None,
               help="Draw the memory map: time across, bytes up.")  # fmt: skip
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), default=None,
+              help="Write one HTML page: fit, memory map, plan.")  # fmt: skip
 @click.option("--tflm-metadata", "tflm", default=None, metavar="OUT.tflite",
               type=click.Path(path_type=Path, dir_okay=False),
               help="Write a copy of MODEL that tells TensorFlow Lite Micro where tensors lie.",
@@ -26,9 +28,9 @@ from tinydeploy.cli import options
 @options.DUMP
 @options.common
 def command(
-    model: Path, target: str | None, svg: Path | None, tflm: Path | None, profile: str,
-    allocator: str, schedule: Any, optimize: str, dump_after: str | None, as_json: bool,
-    verbose: bool, quiet: bool, debug: bool,
+    model: Path, target: str | None, svg: Path | None, report: Path | None,
+    tflm: Path | None, profile: str, allocator: str, schedule: Any, optimize: str,
+    dump_after: str | None, as_json: bool, verbose: bool, quiet: bool, debug: bool,
     color: bool | None,
 ) -> int:  # fmt: skip
     """Plan the memory of MODEL and print it; --svg draws it."""
@@ -56,6 +58,10 @@ def command(
         clock.stages,
         board,
     )
+    if report:
+        from tinydeploy.cli.pages import write_page
+
+        write_page(report, document, prepared, board)
 
     def show(console: Any) -> None:
         show_plan(console, prepared.graph, prepared.plan, board, verbose)

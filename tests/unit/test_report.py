@@ -1,0 +1,214 @@
+"""The HTML page: complete, self-contained, and closed to what a model would like to put in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from builder import Builder
+from chromium import open_page
+
+from tinydeploy import pipeline
+from tinydeploy.plan.describe import places, segment_views, shared
+from tinydeploy.report.assemble import assemble
+from tinydeploy.report.front import FrontPoint, front_svg, undominated
+from tinydeploy.report.memory_map import memory_map_svg
+from tinydeploy.report.page import Reproduction, report_html
+from tinydeploy.report.svg import compact, short_name, ticks
+from tinydeploy.targets import load_target
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = ROOT / "examples" / "digits" / "digits_int8.tflite"
+EVIL = "</title></svg><script>document.title='broken into'</script><img src=http://evil.test/x>"
+FRONT = (
+    FrontPoint("layer by layer", 13_000, 1_400_000, 50_000, 1.0, False),
+    FrontPoint("streamed", 8_000, 1_500_000, 52_000, 1.0, True),
+    FrontPoint("<b>worse</b>", 14_000, 1_600_000, 52_000, 1.2, False),
+)
+
+
+def prepared(schedule: pipeline.Schedule = "streamed") -> tuple[pipeline.Prepared, pipeline.Clock]:
+    clock = pipeline.Clock()
+    return pipeline.prepare(DIGITS, "litert", "auto", clock, schedule=schedule), clock
+
+
+def page_of(name: str = "digits", *, evil: bool = False) -> str:
+    p, clock = prepared()
+    graph = p.graph
+    if evil:
+        graph = graph.replace(
+            name=EVIL,
+            nodes=tuple(replace(n, name=EVIL) for n in graph.nodes),
+            tensors=tuple(replace(t, name=EVIL) for t in graph.tensors),
+        )
+    target = load_target("mps2-an386")
+    document = assemble(graph, p.plan, p.profile, name, p.macs, clock.stages, target)
+    return report_html(
+        document, graph, p.plan, Reproduction(f"tinydeploy plan {name}", {name: name}), target,
+        FRONT, [name],
+    )  # fmt: skip
+
+
+class Elements(HTMLParser):
+    """Collect the elements of a page with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_the_page_shows_all_its_figures(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(page_of(), encoding="utf-8")
+    dom, asked = open_page(page, "--dump-dom")
+    assert asked == []
+    for part in ("fit", "memory-map", "explanation", "front", "plan", "reproduce"):
+        assert f'<section id="{part}"' in dom
+    assert dom.count("<svg") == 2
+    p, _ = prepared()
+    boxes = re.findall(r'<rect class="td-(\w+)"[^>]*stroke-width', dom)
+    assert len(boxes) == len(p.plan.buffers) and "ring" in boxes
+    hatched = re.findall(r'<rect fill="url\(#td-hatch\)"[^>]*"></rect></g>', dom)
+    assert len(hatched) == len(shared(places(p.graph, p.plan))) > 0
+    assert dom.count('<path class="td-line" stroke-width="1.6"') == sum(
+        s.kind == "streamed" for s in p.plan.segments
+    )
+    assert f"{p.plan.arena_bytes:,}" in dom
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_a_screenshot_is_not_blank(width: int, tmp_path: Path) -> None:
+    page, picture = tmp_path / "report.html", tmp_path / "report.png"
+    page.write_text(page_of(), encoding="utf-8")
+    _, asked = open_page(page, f"--screenshot={picture}", f"--window-size={width},900")
+    assert asked == []
+    data = picture.read_bytes()
+    assert struct.unpack(">II", data[16:24]) == (width, 900)
+    assert len(data) > 20_000  # an empty page compresses to far less
+
+
+def test_a_model_cannot_inject(tmp_path: Path) -> None:
+    text = page_of(EVIL, evil=True)
+    elements = Elements(text)
+    assert "script" not in {tag for tag, _ in elements.found}
+    assert "img" not in {tag for tag, _ in elements.found}
+    assert not [a for _, attrs in elements.found for a in attrs if a.startswith("on")]
+    page = tmp_path / "report.html"
+    page.write_text(text, encoding="utf-8")
+    dom, asked = open_page(page, "--dump-dom")
+    assert asked == [] and "<title>broken into" not in dom and "<script" not in dom
+
+
+def test_nothing_refers_to_another_place() -> None:
+    for tag, attributes in Elements(page_of()).found:
+        for name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+            value = attributes.get(name) or ""
+            assert value in ("", "data:,"), (tag, name, value)
+        style = attributes.get("style") or ""
+        assert "url(" not in style
+    sheets = "".join(re.findall(r"<style>(.*?)</style>", page_of(), re.S))
+    assert "url(" not in sheets and "@import" not in sheets
+
+
+def test_the_network_check_notices_a_request(tmp_path: Path) -> None:
+    page = tmp_path / "leak.html"
+    page.write_text('<img src="http://elsewhere.test/x.png">', encoding="utf-8")
+    _, asked = open_page(page, "--dump-dom")
+    assert any("elsewhere.test" in a for a in asked)
+
+
+def test_pages_repeat_byte_for_byte() -> None:
+    assert page_of() == page_of()
+
+
+def test_deploy_writes_the_whole_page(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    subprocess.run(
+        [sys.executable, "-m", "tinydeploy", "deploy", DIGITS, "--target", "host", "--samples", "2",
+         "--report", page, "--json"],
+        capture_output=True, check=True, timeout=300,
+    )  # fmt: skip
+    dom, asked = open_page(page, "--dump-dom")
+    assert asked == []
+    assert "bit-exact" in dom and '<section id="cost"' in dom and "Flash" in dom
+    assert "tinydeploy deploy digits_int8.tflite --target host --samples 2" in dom
+    assert str(tmp_path) not in dom
+    assert "gcc" in dom  # the versions of what built it
+
+
+def test_plan_writes_a_page_and_names_segments(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    result = subprocess.run(
+        [sys.executable, "-m", "tinydeploy", "plan", DIGITS, "--schedule", "streamed", "--json",
+         "--report", page],
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    segments = json.loads(result.stdout)["plan"]["segments"]
+    streamed = [s for s in segments if s["kind"] == "streamed"]
+    assert any(s["rings"] for s in streamed) and any(s["shared"] for s in streamed)
+    assert all(len(s["nodes"]) == len(s["ops"]) for s in segments)
+    arena = json.loads(result.stdout)["memory"]["arena_bytes"]
+    assert max(s["alive_bytes"] for s in segments) <= arena
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_places_cover_the_plan() -> None:
+    p, _ = prepared()
+    found = places(p.graph, p.plan)
+    assert max(place.end for place in found) == p.plan.arena_bytes
+    kinds = {place.kind for place in found}
+    assert {"input", "output", "tensor", "ring"} <= kinds
+    for place in found:
+        if place.kind == "ring":
+            assert 0 < place.rows_held < place.rows
+    for view in segment_views(p.graph, p.plan):
+        total = sum(place.bytes for place in view.places)
+        assert view.alive_bytes <= min(total, p.plan.arena_bytes)
+
+
+def test_a_layer_plan_shares_nothing_and_has_no_brackets() -> None:
+    p, _ = prepared("layer")
+    assert shared(places(p.graph, p.plan)) == ()
+    assert "url(#td-hatch)" not in memory_map_svg(p.graph, p.plan)
+
+
+def test_the_front_leaves_out_what_is_beaten() -> None:
+    assert [p.arena_bytes for p in undominated(FRONT)] == [8_000, 13_000]
+    assert front_svg(FRONT).count("<circle") == 4  # three points and the ring of the chosen one
+    assert "<b>" not in front_svg(FRONT)
+    assert front_svg(FRONT[:1]).count("<circle") == 1
+
+
+def test_numbers_for_people() -> None:
+    assert [compact(v) for v in (950, 9_999, 12_345, 7_489_664)] == [
+        "950", "9,999", "12.3 k", "7.49 M",
+    ]  # fmt: skip
+    assert ticks(0, 28_800) == [0, 10_000, 20_000]
+    assert ticks(8_000, 14_000, 3) == [8_000, 10_000, 12_000, 14_000]
+    assert short_name("a/b;c/d") == "a/b" and len(short_name("x" * 99)) == 40
+
+
+def test_a_model_of_one_node(tmp_path: Path) -> None:
+    b = Builder()
+    x, y = b.tensor((1, 8)), b.tensor((1, 8), scale=1 / 256, zero=-128)
+    b.operator("SOFTMAX", [x], y, Beta=1.0)
+    path = tmp_path / "<i>.tflite"
+    path.write_bytes(b.build([x], [y]))
+    page = tmp_path / "one.html"
+    subprocess.run(
+        [sys.executable, "-m", "tinydeploy", "plan", path, "--report", page],
+        capture_output=True, check=True, timeout=120,
+    )  # fmt: skip
+    text = page.read_text(encoding="utf-8")
+    assert "<i>.tflite" not in text and "&lt;i&gt;.tflite" in text
