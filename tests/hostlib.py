@@ -36,6 +36,22 @@ def sources_of(graph: Graph, plan: MemoryPlan, profile: IntegerProfile) -> Sourc
     return generate(graph, plan, profile, Provenance("model", "", "host", "test")).sources
 
 
+_READ = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p
+)
+
+
+def _reader(inputs: Sequence[NDArray[Any]]) -> Any:
+    """Return a function that delivers bytes of inputs to C, as a network asks for them."""
+    contents = [array.tobytes() for array in inputs]
+
+    def read(user: object, slot: int, at: int, count: int, to: int) -> None:
+        assert at + count <= len(contents[slot])
+        ctypes.memmove(to, contents[slot][at : at + count], count)
+
+    return read
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class HostModel:
     """Run the generated C of a graph."""
@@ -52,13 +68,18 @@ class HostModel:
         block[start - CANARY_BYTES : start] = 0xC3
         block[start + size :] = 0xC3
         arena = block[start : start + size]
+        streamed = self.plan.streamed_input
         for array, index in zip(inputs, self.graph.inputs, strict=True):
-            at = self.plan.offset_of(index)
-            arena[at : at + array.nbytes] = array.view(np.uint8).reshape(-1)
+            if not streamed:
+                at = self.plan.offset_of(index)
+                arena[at : at + array.nbytes] = array.view(np.uint8).reshape(-1)
         address = ctypes.c_void_p(arena.ctypes.data)
         name = identifier(self.graph.name)
         assert self.library[f"{name}_init"](address, ctypes.c_size_t(max(size, 4))) == 0
-        self.library[f"{name}_invoke"](address)
+        if streamed:
+            self.library[f"{name}_invoke_rows"](address, _READ(_reader(inputs)), None)
+        else:
+            self.library[f"{name}_invoke"](address)
         assert np.all(block[start - CANARY_BYTES : start] == 0xC3), "wrote below the arena"
         assert np.all(block[start + size :] == 0xC3), "wrote above the arena"
         return [self._read(arena, index) for index in self.graph.outputs]

@@ -68,14 +68,15 @@ def random_network(seed: int) -> Graph:
     return net.graph()
 
 
+@pytest.mark.parametrize("streamed_input", [False, True])
 @pytest.mark.parametrize("seeds", [range(k, k + 15) for k in (0, 15, 30)])
-def test_random_networks(seeds: range) -> None:
+def test_random_networks(seeds: range, streamed_input: bool) -> None:
     graphs = [random_network(seed) for seed in seeds]
     plans = []
     for graph in graphs:
         selection = portable(graph, LITERT)
         whole = plan_layers(graph, "greedy", selection, LITERT)
-        plan = plan_streamed(graph, LITERT, selection)
+        plan = plan_streamed(graph, LITERT, selection, streamed_input=streamed_input)
         assert plan.lower_bound_bytes <= plan.arena_bytes <= whole.arena_bytes
         plans.append(plan)
     assert sum(any(s.calls for s in p.segments) for p in plans) > len(plans) // 2

@@ -81,10 +81,15 @@ def generate(
         }
         for segment in plan.segments
     ]
+    for s, loads in zip(segments, _loads(graph, plan), strict=True):
+        s["loads"] = loads
     kernels = {n["function"]: n for s in segments for n in s["nodes"]}
     shared = {
         "name": name,
         "NAME": name.upper(),
+        "reader": f", {name}_read read, void *user" if plan.streamed_input else "",
+        "rereads": False,
+        "reading": ", read, user" if plan.streamed_input else "",
         "version": __version__,
         "provenance": provenance,
         "profile": profile.name,
@@ -195,6 +200,22 @@ def _step(
 def _word(value: int) -> str:
     """Return the narrowest unsigned C type that holds a value below 2^32."""
     return "uint8_t" if value < 1 << 8 else "uint16_t" if value < 1 << 16 else "uint32_t"
+
+
+def _loads(graph: Graph, plan: MemoryPlan) -> list[list[dict[str, int]]]:
+    """Return, per segment, the inputs that are read whole before it runs."""
+    loads: list[list[dict[str, int]]] = [[] for _ in plan.segments]
+    if not plan.streamed_input or not loads:
+        return loads
+    fed = {i for s in plan.segments for i in s.feeds}
+    for slot, index in enumerate(graph.inputs):
+        if index in fed or index in graph.inputs[:slot]:
+            continue
+        first = min((p for p, n in enumerate(graph.nodes) if index in n.inputs), default=-1)
+        at = next((k for k, s in enumerate(plan.segments) if s.nodes[-1] >= first), 0)
+        size = graph.tensors[index].bytes
+        loads[at].append({"slot": slot, "offset": plan.offset_of(index), "bytes": size})
+    return loads
 
 
 def _feed(graph: Graph, plan: MemoryPlan, index: int) -> dict[str, int]:

@@ -102,7 +102,9 @@ class _Problem:
                 self.extra[p, by_row] = aligned(chosen.scratch(graph, p, profile)), own
                 whole = kernel.whole(chosen.site(graph, p, profile))
                 self.count[p, by_row] = cost.instructions(graph, p, kernel, whole)
-        self.birth, self.death, self.root = _lifetimes(graph, selection)
+        self.birth, self.death = _lifetimes(graph, selection)
+        for t in feeds:
+            self.birth[t] = min(self.scheduler.readers.get(t, [-1]))
         self.size = {t: aligned(selection.layout(t).bytes(graph.tensors[t])) for t in self.birth}
 
     def ending_at(self, end: int) -> Iterator[tuple[int, Cut, int, float]]:
@@ -179,8 +181,8 @@ class _Problem:
 
 def _lifetimes(
     graph: Graph, selection: Selection
-) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
-    """Return first and last step of each tensor that is no view, and the tensor a view is of."""
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Return first and last step of each tensor that is no view of another."""
     birth = dict.fromkeys(graph.inputs, -1)
     death = dict.fromkeys(graph.inputs, -1)
     root: dict[int, int] = {}
@@ -196,4 +198,4 @@ def _lifetimes(
                 death[root.get(i, i)] = max(death[root.get(i, i)], p)
     for o in graph.outputs:
         death[root.get(o, o)] = len(graph.nodes)
-    return birth, death, root
+    return birth, death

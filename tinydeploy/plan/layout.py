@@ -55,6 +55,7 @@ class MemoryPlan:
     scratch, pad_rows, accumulators: offset per node that needs scratch memory, a row of zero points
     or sums that outlive a call.
     selection: the kernels and layouts the plan was made for.
+    streamed_input: the inputs are read piece by piece while the network runs.
     """
 
     buffers: tuple[Buffer, ...]
@@ -68,6 +69,7 @@ class MemoryPlan:
     allocator: str
     steps: int
     selection: Selection
+    streamed_input: bool = False
 
     @property
     def optimal(self) -> bool:

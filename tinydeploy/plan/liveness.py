@@ -36,10 +36,12 @@ def buffers_of(
     profile: IntegerProfile,
     selection: Selection,
     segments: Sequence[tuple[int, ...]] = (),
+    streamed_input: bool = False,
 ) -> Needs:
     """Return the buffers of a network.
 
-    A step is the position of a node in the graph. Inputs live from step -1, outputs to step n.
+    A step is the position of a node in the graph. Inputs live from step -1, or with
+    `streamed_input` from their first reader, outputs to step n.
     The nodes of a segment run together: what one of them touches lives as long as the segment.
     They share scratch memory; each has its own row of padding.
     """
@@ -56,7 +58,8 @@ def buffers_of(
         births.append(step)
 
     for i in dict.fromkeys(graph.inputs):
-        open_group(i, -1)
+        readers = [span[p][0] for p, n in enumerate(graph.nodes) if i in n.inputs]
+        open_group(i, min(readers, default=-1) if streamed_input else -1)
     for step, node in enumerate(graph.nodes):
         alone = span[step] == (step, step)
         reused = _reusable_input(graph, selection, node, step, last, owner, groups, alone)

@@ -50,6 +50,7 @@ def placed(
     bound: int,
     used: str,
     pairs: Pairs | None = None,
+    streamed_input: bool = False,
 ) -> MemoryPlan:
     """Return a plan with its buffers at the given offsets; raises ValueError if they collide."""
     buffers = needs.buffers
@@ -71,6 +72,7 @@ def placed(
         used,
         len(graph.nodes),
         selection,
+        streamed_input,
     )
 
 

@@ -42,11 +42,11 @@ def plan_streamed(
     With `streamed_input` the inputs arrive row by row while the network runs.
     """
     feeds = frozenset(graph.inputs) if streamed_input else frozenset()
+    ways = front(graph, profile, selection, feeds)
+    plan = _materialise(graph, profile, selection, ways[0].cuts(), allocator, streamed_input)
+    if streamed_input:
+        return plan
     whole = plan_layers(graph, allocator, selection, profile)
-    least = front(graph, profile, selection, feeds)[0].cuts()
-    if all(s is None for _, s in least):
-        return whole
-    plan = _materialise(graph, profile, selection, least, allocator)
     return plan if plan.arena_bytes < whole.arena_bytes else whole
 
 
@@ -58,6 +58,7 @@ def plan_again(
     offsets: Sequence[int],
     bound: int,
     allocator: str,
+    streamed_input: bool = False,
 ) -> MemoryPlan:
     """Return the plan of given segments whose buffers lie at given offsets, as found before.
 
@@ -77,12 +78,14 @@ def plan_again(
     ]
     streams = [s for _, s in cuts if s]
     final = streaming_selection(selection, rows, streams)
-    needs = buffers_of(graph, profile, final, _with_views(graph, [nodes for nodes, _ in cuts]))
+    spans = _with_views(graph, [nodes for nodes, _ in cuts])
+    needs = buffers_of(graph, profile, final, spans, streamed_input)
     if len(offsets) != len(needs.buffers) or min(offsets, default=0) < 0:
         raise ValueError(f"{len(offsets)} offsets for {len(needs.buffers)} buffers")
     return placed(
-        graph, final, needs, _segments(cuts), offsets, bound, allocator, _pairs(needs, streams)
-    )
+        graph, final, needs, _segments(cuts), offsets, bound, allocator, _pairs(needs, streams),
+        streamed_input,
+    )  # fmt: skip
 
 
 def _materialise(
@@ -91,12 +94,13 @@ def _materialise(
     selection: Selection,
     cuts: Sequence[Cut],
     allocator: str,
+    streamed_input: bool,
 ) -> MemoryPlan:
     """Return the plan of the chosen segments, its buffers placed."""
     streams = [s for _, s in cuts if s]
     final = streaming_selection(selection, by_rows(graph, profile, selection), streams)
-    spans = [nodes for nodes, _ in cuts]
-    needs = buffers_of(graph, profile, final, _with_views(graph, spans))
+    spans = _with_views(graph, [nodes for nodes, _ in cuts])
+    needs = buffers_of(graph, profile, final, spans, streamed_input)
     pairs = _pairs(needs, streams)
     bound = _bound(needs, pairs)
     offsets, total = allocate_greedy(needs.buffers, pairs, bound)
@@ -106,7 +110,9 @@ def _materialise(
             needs.buffers, offsets, total, _SOLVER_SECONDS, pairs, bound
         )
         used = "exact"
-    return placed(graph, final, needs, _segments(cuts), offsets, bound, used, pairs)
+    return placed(
+        graph, final, needs, _segments(cuts), offsets, bound, used, pairs, streamed_input
+    )
 
 
 def _segments(cuts: Sequence[Cut]) -> tuple[Segment, ...]:
