@@ -72,7 +72,8 @@ class Net:
         data = self.random.integers(least + 1, -least, shape)
         data[self.random.random(shape) < 0.02] = least
         unit = 0.004 * 2.0 ** (8 - self.bits)
-        scales = np.float32(unit * 2.0 ** self.random.uniform(-3, 3, channels))
+        largest = 3 if self.bits == 8 else 1  # multipliers of 1 and more are rare
+        scales = np.float32(unit * 2.0 ** self.random.uniform(-3, largest, channels))
         q = Quantization(tuple(map(float, scales)), (0,) * channels, axis)
         w = self.add(Tensor("w", shape, DType.INT8, q, constant(data.astype(np.int8))))
         size = int(3000 * math.sqrt(fan_in)) >> 8 - self.bits
