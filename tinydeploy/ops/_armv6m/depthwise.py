@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._armv6m.conv import fits, pieces_of, scaling
-from tinydeploy.ops._armv7m.depthwise import depthwise_sums
-from tinydeploy.ops.base import Array, Kernel, Site
-
-
-@dataclass(frozen=True, slots=True)
-class Params:
-    """Mirror td_depthwise_conv_2d_armv6m_params."""
-
-    in_w: int
-    in_c: int
-    out_w: int
-    depth_multiplier: int
-    kernel_h: int
-    kernel_w: int
-    stride_w: int
-    dilation_w: int
-    pad_left: int
-    in_zero: int
-    x_step: int
-    c_step: int
-    zero_point: int
-    clamp_min: int
-    clamp_max: int
-    scales: Array  # int32 [channels, 2]
-    weights: Array  # int8 [channels, taps]
+from tinydeploy.ops._armv7m.depthwise import (
+    TapParams,
+    depthwise_sums,
+    tap_params_of,
+    tap_scratch,
+)
+from tinydeploy.ops.base import Kernel, Site
 
 
 def accepts(site: Site) -> bool:
@@ -44,24 +22,10 @@ def accepts(site: Site) -> bool:
     return fits(depthwise_sums(site), "DEPTHWISE_CONV_2D", site)
 
 
-def params(site: Site) -> Params:
-    call, g, sums = site.call, window.convolution(site.call), depthwise_sums(site)
-    in_c, out_c, layout = call.input().shape[3], call.output.shape[3], site.output_layout
+def params(site: Site) -> TapParams:
+    sums = depthwise_sums(site)
     multiplier, shift = scaling(sums)
-    return Params(
-        g.in_w, in_c, g.out_w, out_c // in_c, g.kernel_h, g.kernel_w, g.stride_w, g.dilation_w,
-        g.pad_left, sums.in_zero, 1 if layout.planar else out_c,
-        layout.plane_bytes(call.output) if layout.planar else 1,
-        2 * sums.out_zero + 1, sums.clamp_min, sums.clamp_max,
-        np.stack([sums.bias << 5 | shift, multiplier], axis=1).astype(np.int32),
-        np.ascontiguousarray(sums.weights),
-    )  # fmt: skip
-
-
-def scratch(site: Site) -> int:
-    """A pointer per tap, and one pixel of padding."""
-    g = window.convolution(site.call)
-    return 4 * g.kernel_h * g.kernel_w + -(-site.call.input().shape[3] // 4) * 4
+    return tap_params_of(site, sums, 2 * sums.out_zero + 1, [sums.bias << 5 | shift, multiplier])
 
 
 def constants(site: Site) -> dict[str, int]:
@@ -81,8 +45,8 @@ DEPTHWISE = (
         accepts=accepts,
         params=params,
         constants=constants,
-        scratch=scratch,
-        pad_row=True,
+        scratch=tap_scratch,
         planar_output=True,
+        by_rows=True,
     ),
 )

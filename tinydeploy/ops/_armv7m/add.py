@@ -114,6 +114,7 @@ SUMS = (
         params=params,
         constants=constants,
         whole=whole,
+        by_rows=True,
     ),
 )
 
@@ -125,5 +126,6 @@ SUMS_ARMV6M = (
         params=params,
         constants=constants,
         whole=whole,
+        by_rows=True,
     ),
 )

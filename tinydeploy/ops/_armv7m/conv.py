@@ -102,12 +102,13 @@ def scaling(sums: Sums) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """Mirror td_conv_2d_armv7m_params."""
+    """Mirror td_conv_2d_armv7m_params and td_conv_2d_armv6m_params."""
 
     in_w: int
     in_c: int
     out_w: int
     out_c: int
+    band: int
     kernel_h: int
     kernel_w: int
     stride_h: int
@@ -120,8 +121,7 @@ class Params:
     zero_point: int
     clamp_min: int
     clamp_max: int
-    pair_words: int
-    stream: Array  # int32, per two channels
+    stream: Array  # int32
 
 
 def whole(site: Site) -> bool:
@@ -136,37 +136,88 @@ def whole(site: Site) -> bool:
     )
 
 
+def possible(site: Site) -> bool:
+    """Tell whether the shapes are those of a convolution without groups that has outputs."""
+    call, g = site.call, window.convolution(site.call)
+    return call.input(1).shape[3] == call.input().shape[3] and g.out_h * g.out_w > 0
+
+
+def pads(site: Site) -> int:
+    """Return 1 if a window may reach beyond the image, or has gaps between its columns."""
+    g = window.convolution(site.call)
+    right = (g.out_w - 1) * g.stride_w + g.kernel_w > g.in_w
+    below = (g.out_h - 1) * g.stride_h + (g.kernel_h - 1) * g.dilation_h >= g.in_h - g.pad_top
+    return int(g.pad_left > 0 or g.pad_top > 0 or g.dilation_w > 1 or right or below)
+
+
+def params_of(site: Site, sums: Sums, band: int, zero_point: int, stream: Array) -> Params:
+    """Return what both cores' kernels are told about a convolution."""
+    call, g = site.call, window.convolution(site.call)
+    out_c, layout = call.output.shape[3], site.output_layout
+    flat = whole(site)
+    return Params(
+        g.in_w * g.in_h if flat else g.in_w, call.input().shape[3],
+        g.out_w * g.out_h if flat else g.out_w, out_c, band,
+        g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.dilation_w, g.pad_left, sums.in_zero,
+        1 if layout.planar else out_c, layout.plane_bytes(call.output) if layout.planar else 1,
+        zero_point, sums.clamp_min, sums.clamp_max, stream,
+    )  # fmt: skip
+
+
+def scratch_of(site: Site, product_bytes: int, multiple: int = 1) -> int:
+    """Return the bytes for the products of four pixels, and for one pixel of padding if needed."""
+    depth = int(np.prod(site.call.input(1).shape[1:]))
+    pixel = -(-site.call.input().shape[3] // 4) * 4 if pads(site) else 0
+    return product_bytes * (-(-depth // multiple) * multiple) + pixel
+
+
+def kernels(
+    template: str,
+    function: str,
+    accepts: Callable[[Site], bool],
+    constants: Callable[[Site], dict[str, int]],
+    params: Callable[[Site, int], Params],
+    scratch: Callable[[Site], int],
+) -> tuple[Kernel, ...]:
+    """Return a kernel per number of rows at a time; a node gets the fewest that fill its tiles."""
+
+    def kernel(band: int) -> Kernel:
+        def able(site: Site) -> bool:
+            g = window.convolution(site.call)
+            narrower = band > 1 and (g.dilation_h > 1 or _fills_tiles(g.out_w * band // 2))
+            return not narrower and accepts(site)
+
+        return Kernel(
+            template, function, able, lambda site: params(site, band), constants, scratch,
+            band=band, whole=whole, planar_output=True, by_rows=True,
+        )  # fmt: skip
+
+    return tuple(kernel(band) for band in (4, 2, 1))
+
+
+def _fills_tiles(pixels: int) -> bool:
+    """Tell whether hardly any of the tiles' four pixels are computed in vain."""
+    return -(-pixels // 4) * 4 <= 1.04 * pixels
+
+
 def accepts(site: Site) -> bool:
-    if site.isa != "armv7-m":
+    if site.isa != "armv7-m" or not possible(site):
         return False
-    call = site.call
-    g = window.convolution(call)
-    return (
-        call.input(1).shape[3] == call.input().shape[3]
-        and g.dilation_h == 1
-        and g.out_h * g.out_w > 0
-        and fits(convolution_sums(site), "CONV_2D", site)
-    )
-
-
-def _wide(site: Site) -> bool:
-    return site.optimize == "speed"
+    return fits(convolution_sums(site), "CONV_2D", site)
 
 
 def constants(site: Site) -> dict[str, int]:
-    sums, g = convolution_sums(site), window.convolution(site.call)
-    pads = g.pad_left > 0 or g.dilation_w > 1
-    pads = pads or (g.out_w - 1) * g.stride_w + g.kernel_w > g.in_w
+    sums = convolution_sums(site)
     return {
         "sign": int(sums.signed),
         "clamp": int(sums.clamped),
-        "wide": int(_wide(site)),
-        "pads": int(pads),
+        "wide": int(site.optimize == "speed"),
+        "pads": pads(site),
     }
 
 
-def stream_of(sums: Sums, wide: bool) -> tuple[Array, int]:
-    """Return (stream, words per two channels): biases, multipliers, weights, shifts."""
+def stream_of(sums: Sums, wide: bool) -> Array:
+    """Return the stream: per two channels biases, multipliers, weights, shifts."""
     multiplier, shift = scaling(sums)
     channels = len(multiplier)
     order = [*range(channels - channels % 2), *([channels - 1] * (2 * (channels % 2)))]
@@ -178,53 +229,20 @@ def stream_of(sums: Sums, wide: bool) -> tuple[Array, int]:
         data += weights.astype("<i4" if wide else "i1").tobytes()
         data += shift[chosen].astype("i1").tobytes()
         parts.append(data + bytes(-len(data) % 4))
-    words = np.frombuffer(b"".join(parts), "<i4").astype(np.int32)
-    return words, len(parts[0]) // 4
+    return np.frombuffer(b"".join(parts), "<i4").astype(np.int32)
 
 
-def params(site: Site) -> Params:
-    call, g, sums = site.call, window.convolution(site.call), convolution_sums(site)
-    out_c, layout = call.output.shape[3], site.output_layout
-    planar = layout.planar
-    stream, pair_words = stream_of(sums, _wide(site))
-    flat = whole(site)
-    zero = 2 * sums.out_zero + 1
-    return Params(
-        g.in_w * g.in_h if flat else g.in_w, call.input().shape[3],
-        g.out_w * g.out_h if flat else g.out_w, out_c,
-        g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.dilation_w, g.pad_left, sums.in_zero,
-        1 if planar else out_c, layout.plane_bytes(call.output) if planar else 1,
-        2 * zero if sums.signed else zero, sums.clamp_min, sums.clamp_max, pair_words, stream,
-    )  # fmt: skip
+def params(site: Site, band: int) -> Params:
+    sums = convolution_sums(site)
+    zero = (2 * sums.out_zero + 1) * (2 if sums.signed else 1)
+    return params_of(site, sums, band, zero, stream_of(sums, site.optimize == "speed"))
 
 
-def scratch(site: Site) -> int:
-    """Two words per product of four pixels, and one pixel of padding."""
-    depth = int(np.prod(site.call.input(1).shape[1:]))
-    return 8 * depth + -(-site.call.input().shape[3] // 4) * 4
-
-
-def unpadded(site: Site) -> bool:
-    """Accept where no row of padding is needed."""
-    if not accepts(site):
-        return False
-    g = window.convolution(site.call)
-    return g.pad_top == 0 and (g.out_h - 1) * g.stride_h + g.kernel_h <= g.in_h
-
-
-def _kernel(accepts: Callable[[Site], bool], pad_row: bool) -> Kernel:
-    return Kernel(
-        "armv7m/conv_2d",
-        "td_conv_2d_armv7m",
-        accepts=accepts,
-        params=params,
-        constants=constants,
-        scratch=scratch,
-        band=4,
-        whole=whole,
-        pad_row=pad_row,
-        planar_output=True,
-    )
-
-
-CONVOLUTIONS = (_kernel(unpadded, False), _kernel(accepts, True))
+CONVOLUTIONS = kernels(
+    "armv7m/conv_2d",
+    "td_conv_2d_armv7m",
+    accepts,
+    constants,
+    params,
+    scratch=lambda site: scratch_of(site, 8),
+)

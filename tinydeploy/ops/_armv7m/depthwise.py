@@ -5,6 +5,7 @@ One SMLAL multiplies one element by the weights of two output rows, packed 23 bi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,7 +135,7 @@ def constants(site: Site) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class TapParams:
-    """Mirror td_depthwise_conv_2d_armv7m_taps_params."""
+    """Mirror td_depthwise_conv_2d_armv7m_taps_params and td_depthwise_conv_2d_armv6m_params."""
 
     in_w: int
     in_c: int
@@ -151,7 +152,7 @@ class TapParams:
     zero_point: int
     clamp_min: int
     clamp_max: int
-    scales: Array  # int32 [channels, 3]
+    scales: Array  # int32 [channels, words]
     weights: Array  # int8 [channels, taps]
 
 
@@ -161,16 +162,20 @@ def accepts_taps(site: Site) -> bool:
 
 
 def tap_params(site: Site) -> TapParams:
-    call, g, sums = site.call, window.convolution(site.call), depthwise_sums(site)
-    in_c, out_c, layout = call.input().shape[3], call.output.shape[3], site.output_layout
-    multiplier, shift = scaling(sums)
+    sums = depthwise_sums(site)
+    return tap_params_of(site, sums, _zero(sums), [sums.bias, *scaling(sums)])
+
+
+def tap_params_of(site: Site, sums: Sums, zero_point: int, scales: Sequence[Array]) -> TapParams:
+    """Return what both cores' kernels are told; `scales` are interleaved per channel."""
+    call, g, layout = site.call, window.convolution(site.call), site.output_layout
+    in_c, out_c = call.input().shape[3], call.output.shape[3]
     return TapParams(
         g.in_w, in_c, g.out_w, out_c // in_c, g.kernel_h, g.kernel_w, g.stride_w, g.dilation_w,
         g.pad_left, sums.in_zero, 1 if layout.planar else out_c,
         layout.plane_bytes(call.output) if layout.planar else 1,
-        _zero(sums), sums.clamp_min, sums.clamp_max,
-        np.stack([sums.bias, multiplier, shift], axis=1).astype(np.int32),
-        np.ascontiguousarray(sums.weights),
+        zero_point, sums.clamp_min, sums.clamp_max,
+        np.stack(scales, axis=1).astype(np.int32), np.ascontiguousarray(sums.weights),
     )  # fmt: skip
 
 
@@ -196,6 +201,7 @@ DEPTHWISE = (
         pad_row=True,
         wants=wants,
         planar_output=True,
+        by_rows=True,
     ),
     Kernel(
         "armv7m/depthwise_conv_2d_taps",
@@ -204,7 +210,7 @@ DEPTHWISE = (
         params=tap_params,
         constants=tap_constants,
         scratch=tap_scratch,
-        pad_row=True,
         planar_output=True,
+        by_rows=True,
     ),
 )
