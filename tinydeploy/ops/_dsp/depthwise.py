@@ -104,12 +104,12 @@ def _layout(site: Site, position: int) -> Layout:
 
 
 def _stream(f: Filters) -> Array:
-    """Pack per channel: m, C, bias, outer taps per row, middle taps, the last above the shift."""
+    """Pack per channel: m, C, outer taps per row, middle taps, the last above the shift, bias."""
     r, w = f.requant, f.filters
     columns = [
-        r.multiplier, r.addend, f.bias,
+        r.multiplier, r.addend,
         *(pair(w[:, k, 0], w[:, k, 2]) for k in range(3)),
-        pair(w[:, 0, 1], w[:, 1, 1]), pair(r.right, w[:, 2, 1]),
+        pair(w[:, 0, 1], w[:, 1, 1]), pair(r.right, w[:, 2, 1]), f.bias,
     ]  # fmt: skip
     return wrap32(np.stack(columns, axis=1).ravel()).astype(np.int32)
 
@@ -187,7 +187,26 @@ def _constants(site: Site) -> dict[str, int]:
     return {"stride": stride, "bits": 8 if compact else 16, "uniform": uniform, "relu": relu}
 
 
+_NARROW = 12  # output columns; of more, a loop needs few instructions more
+
+
+def _fits_narrow(site: Site) -> bool:
+    """Accept rows short enough to be unrolled, whose pixels STRB reaches with 12 bits."""
+    g = window.convolution(site.call)
+    reach = (g.out_w - 1) * out_steps(site)[0]
+    return site.optimize == "speed" and g.out_w <= _NARROW and reach < 4096 and _fits(site)
+
+
+def _narrow_constants(site: Site) -> dict[str, int]:
+    sizes = {"columns": window.convolution(site.call).out_w, "pixel": out_steps(site)[0]}
+    return _constants(site) | sizes
+
+
 DEPTHWISE_CONV_2D = (
+    Kernel(
+        "dsp/depthwise_conv_2d_narrow", "td_depthwise_3x3_narrow_dsp", _fits_narrow, _params,
+        _narrow_constants, _scratch, band=2, wants=_layout, planar_output=True, by_rows=True,
+    ),
     Kernel(
         "dsp/depthwise_conv_2d", "td_depthwise_3x3_dsp", _fits, _params, _constants, _scratch,
         band=2, wants=_layout, planar_output=True, by_rows=True,
