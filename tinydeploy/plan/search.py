@@ -65,17 +65,7 @@ def plan_again(
     Raises ValueError when they do not belong to this graph and selection.
     """
     rows = by_rows(graph, profile, selection)
-    known = {p for s in segments for p in s.nodes}
-    if known - set(range(len(graph.nodes))):
-        raise ValueError(f"segments of nodes {sorted(known)}")
-    for s in segments:
-        if s.kind == "streamed" and any(rows.kernels[p] is None for p in s.nodes):
-            raise ValueError(f"nodes {list(s.nodes)} do not work by rows")
-    scheduler = Scheduler(graph, rows)
-    cuts: list[Cut] = [
-        (s.nodes, scheduler.stream(s.nodes, s.feeds) if s.kind == "streamed" else None)
-        for s in segments
-    ]
+    cuts = _cuts_of(graph, rows, segments)
     streams = [s for _, s in cuts if s]
     final = streaming_selection(selection, rows, streams)
     spans = _with_views(graph, [nodes for nodes, _ in cuts])
@@ -86,6 +76,37 @@ def plan_again(
         graph, final, needs, _segments(cuts), offsets, bound, allocator, _pairs(needs, streams),
         streamed_input,
     )  # fmt: skip
+
+
+def plan_segments(
+    graph: Graph,
+    profile: IntegerProfile,
+    selection: Selection,
+    segments: Sequence[Segment],
+    allocator: str = "auto",
+    streamed_input: bool = False,
+) -> MemoryPlan:
+    """Return the plan of given segments, such as those found for a network much like this one.
+
+    Raises ValueError when a streamed one holds nodes that do not work by rows.
+    """
+    cuts = _cuts_of(graph, by_rows(graph, profile, selection), segments)
+    return _materialise(graph, profile, selection, cuts, allocator, streamed_input)
+
+
+def _cuts_of(graph: Graph, rows: Selection, segments: Sequence[Segment]) -> list[Cut]:
+    """Return given segments with their schedules; raises ValueError if they cannot be had."""
+    known = {p for s in segments for p in s.nodes}
+    if known - set(range(len(graph.nodes))):
+        raise ValueError(f"segments of nodes {sorted(known)}")
+    for s in segments:
+        if s.kind == "streamed" and any(rows.kernels[p] is None for p in s.nodes):
+            raise ValueError(f"nodes {list(s.nodes)} do not work by rows")
+    scheduler = Scheduler(graph, rows)
+    return [
+        (s.nodes, scheduler.stream(s.nodes, s.feeds) if s.kind == "streamed" else None)
+        for s in segments
+    ]
 
 
 def _materialise(
@@ -110,9 +131,7 @@ def _materialise(
             needs.buffers, offsets, total, _SOLVER_SECONDS, pairs, bound
         )
         used = "exact"
-    return placed(
-        graph, final, needs, _segments(cuts), offsets, bound, used, pairs, streamed_input
-    )
+    return placed(graph, final, needs, _segments(cuts), offsets, bound, used, pairs, streamed_input)
 
 
 def _segments(cuts: Sequence[Cut]) -> tuple[Segment, ...]:
