@@ -23,6 +23,7 @@ from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile, profile_named
 from tinydeploy.ops.execute import total_macs
 from tinydeploy.passes import run_passes
+from tinydeploy.plan.join import join_in_memory, joined_at
 from tinydeploy.plan.layout import MemoryPlan, Segment
 from tinydeploy.plan.planner import peak_step, plan_layers
 from tinydeploy.plan.search import plan_again, plan_streamed
@@ -154,6 +155,7 @@ def prepare(
         graph = run_passes(graph, semantics)
     with clock.stage("plan"):
         selection = select(graph, semantics, core or Core(), preferred(graph, semantics))
+        selection = join_in_memory(graph, semantics, selection, streamed=schedule == "streamed")
         if schedule == "streamed":
             plan = plan_streamed(graph, semantics, selection, allocator)
         else:
@@ -266,17 +268,17 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
     manifest = read_manifest(folder)
     target = load_target(manifest.target)
     core = core_of(target, manifest.optimize)
-    prepared = prepare(
-        folder / MODEL_COPY, manifest.profile, "greedy", clock, core,
-        lambda graph, profile: dict(enumerate(manifest.kernels)),
-    )  # fmt: skip
+    prepared = prepare(folder / MODEL_COPY, manifest.profile, "greedy", clock, core)
     if prepared.graph.source_sha256 != manifest.sha256:
         raise UsageError(
             f"{folder / MODEL_COPY} is not the model that was deployed",
             f"SHA-256 {prepared.graph.source_sha256[:16]}..., expected {manifest.sha256[:16]}...",
         )
     graph = prepared.graph.replace(name=Path(manifest.model).stem)
-    selection = prepared.plan.selection
+    wishes = dict(enumerate(manifest.kernels))
+    selection = select(graph, prepared.profile, core, wishes)
+    joined = [p for p in range(len(graph.nodes)) if not wishes.get(p)]
+    selection = joined_at(graph, selection, joined)
     names = tuple(k.function if k else "" for k in selection.kernels)
     try:
         segments = [Segment(s.kind, s.nodes, (), s.feeds) for s in manifest.segments]

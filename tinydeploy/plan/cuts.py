@@ -16,7 +16,7 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import PLAIN, Call, op_named
 from tinydeploy.plan import cost
 from tinydeploy.plan.layout import aligned
-from tinydeploy.plan.liveness import executed
+from tinydeploy.plan.liveness import executed, homes
 from tinydeploy.plan.rows import by_rows, streaming_selection
 from tinydeploy.plan.select import Selection
 from tinydeploy.plan.stream import Scheduler, Stream, reduces
@@ -87,7 +87,7 @@ class _Problem:
         self.graph, self.selection, self.feeds = graph, selection, feeds
         self.rows = by_rows(graph, profile, selection)
         self.scheduler = Scheduler(graph, self.rows)
-        self.order = executed(graph)
+        self.order = executed(graph, selection)
         streamed = replace(self.rows, streamed=frozenset(self.order))
         # Bytes of scratch memory, and of rows of padding and sums; instructions: whole, by rows.
         self.extra: dict[tuple[int, bool], tuple[int, int]] = {}
@@ -105,7 +105,10 @@ class _Problem:
         self.birth, self.death = _lifetimes(graph, selection)
         for t in feeds:
             self.birth[t] = min(self.scheduler.readers.get(t, [-1]))
-        self.size = {t: aligned(selection.layout(t).bytes(graph.tensors[t])) for t in self.birth}
+        self.size = {
+            t: aligned(selection.layout(t).bytes(graph.tensors[t]))
+            for t in range(len(graph.tensors))
+        }
 
     def ending_at(self, end: int) -> Iterator[tuple[int, Cut, int, float]]:
         """Yield (start, segment, bytes, instructions) of each segment of order[start:end]."""
@@ -179,23 +182,20 @@ class _Problem:
         return 0
 
 
-def _lifetimes(
-    graph: Graph, selection: Selection
-) -> tuple[dict[int, int], dict[int, int]]:
-    """Return first and last step of each tensor that is no view of another."""
-    birth = dict.fromkeys(graph.inputs, -1)
-    death = dict.fromkeys(graph.inputs, -1)
-    root: dict[int, int] = {}
+def _lifetimes(graph: Graph, selection: Selection) -> tuple[dict[int, int], dict[int, int]]:
+    """Return first and last step of each tensor that is no part of another."""
+    home = homes(graph, selection.kernels)
+
+    def whole(tensor: int) -> int:
+        return home.get(tensor, (tensor, 0))[0]
+
+    birth = dict.fromkeys(map(whole, graph.inputs), -1)
+    death = dict(birth)
     for p, node in enumerate(graph.nodes):
         for o in node.outputs:
-            first = node.inputs[0]
-            if selection.kernels[p] is None and first is not None:
-                root[o] = root.get(first, first)
-            else:
-                birth[o] = death[o] = p
-        for i in node.inputs:
-            if i is not None and root.get(i, i) in death:
-                death[root.get(i, i)] = max(death[root.get(i, i)], p)
-    for o in graph.outputs:
-        death[root.get(o, o)] = len(graph.nodes)
+            birth.setdefault(whole(o), p)
+        for i in (*node.inputs, *node.outputs):
+            if i is not None and whole(i) in birth:
+                death[whole(i)] = p
+    death.update((whole(o), len(graph.nodes)) for o in graph.outputs)
     return birth, death

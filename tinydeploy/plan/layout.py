@@ -14,7 +14,8 @@ class Buffer:
     """Reserve `bytes` of the arena from step `first` to step `last`, both included.
 
     Several tensors share a buffer when one is part of another or overwrites it in place. `starts`
-    says where in the buffer each begins, in bytes; empty when all begin with it. `label` is for people. Step -1 is before the first node (inputs), step n after the last.
+    says where in the buffer each begins, in bytes; empty when all begin with it. `label` is for
+    people. Step -1 is before the first node (inputs), step n after the last.
     """
 
     label: str

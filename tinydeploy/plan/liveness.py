@@ -1,4 +1,4 @@
-"""Turn a Graph into buffers with lifetimes, sharing them for views and in-place operators."""
+"""Turn a Graph into buffers with lifetimes, sharing them for parts and in-place operators."""
 
 from __future__ import annotations
 
@@ -7,14 +7,39 @@ from dataclasses import dataclass
 
 from tinydeploy.ir import Graph, Node
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops import PLAIN, Call, op_named
+from tinydeploy.ops import PLAIN, Call, Kernel, op_named
 from tinydeploy.plan.layout import Buffer, aligned
 from tinydeploy.plan.select import Selection
 
 
-def executed(graph: Graph) -> tuple[int, ...]:
-    """Return the positions of the nodes that do work: all but the views."""
-    return tuple(p for p, n in enumerate(graph.nodes) if not op_named(n.op).view)
+def executed(graph: Graph, selection: Selection | None = None) -> tuple[int, ...]:
+    """Return the positions of the nodes that do work: all but those that memory alone does."""
+    if selection is None:
+        return tuple(p for p, n in enumerate(graph.nodes) if not op_named(n.op).view)
+    return tuple(p for p, kernel in enumerate(selection.kernels) if kernel is not None)
+
+
+def homes(graph: Graph, kernels: Sequence[Kernel | None]) -> dict[int, tuple[int, int]]:
+    """Return the tensors that are part of another: tensor -> (the largest, bytes from its start).
+
+    Nodes without a kernel say so: views, slices and joins. `kernels` may be those of the first
+    nodes only.
+    """
+    outer: dict[int, tuple[int, int]] = {}
+
+    def resolve(tensor: int) -> tuple[int, int]:
+        start = 0
+        while tensor in outer:
+            tensor, inside = outer[tensor]
+            start += inside
+        return tensor, start
+
+    for node, kernel in zip(graph.nodes[: len(kernels)], kernels, strict=True):
+        for place in op_named(node.op).inside(Call(graph, node)) if kernel is None else ():
+            # The part of a join may itself be the view of a tensor, which then moves there.
+            whole, start = resolve(place.inner)
+            outer[whole] = (place.outer, place.start - start)
+    return {tensor: resolve(tensor) for tensor in outer}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,37 +73,56 @@ def buffers_of(
     span = {p: (p, p) for p in range(len(graph.nodes))}
     span.update({p: (nodes[0], nodes[-1]) for nodes in segments for p in nodes})
     last = _last_uses(graph, span)
+    home = homes(graph, selection.kernels)
+    parts: dict[int, list[tuple[int, int]]] = {}  # tensor -> what lies in it, and where
+    for tensor, (whole, start) in home.items():
+        parts.setdefault(whole, []).append((tensor, start))
     owner: dict[int, int] = {}  # tensor -> group
-    groups: list[list[int]] = []
+    groups: list[dict[int, int]] = []  # tensors and where they begin
     births: list[int] = []
 
-    def open_group(tensor: int, step: int) -> None:
-        owner[tensor] = len(groups)
-        groups.append([tensor])
-        births.append(step)
+    def put(tensor: int, group: int, start: int) -> None:
+        """Put a tensor that is no part of another one into a group, with its own parts."""
+        for t, inside in [(tensor, 0), *parts.get(tensor, [])]:
+            owner[t] = group
+            groups[group][t] = start + inside
 
-    for i in dict.fromkeys(graph.inputs):
+    def open_group(tensor: int, step: int) -> None:
+        groups.append({})
+        births.append(step)
+        put(home.get(tensor, (tensor, 0))[0], len(groups) - 1, 0)
+
+    for i in graph.inputs:
         readers = [span[p][0] for p, n in enumerate(graph.nodes) if i in n.inputs]
-        open_group(i, min(readers, default=-1) if streamed_input else -1)
+        birth = min(readers, default=-1) if streamed_input else -1
+        if i not in owner:
+            open_group(i, birth)
+        births[owner[i]] = min(births[owner[i]], birth)
     for step, node in enumerate(graph.nodes):
-        alone = span[step] == (step, step)
-        reused = _reusable_input(graph, selection, node, step, last, owner, groups, alone)
         for k, o in enumerate(node.outputs):
-            if k == 0 and reused is not None:
-                owner[o] = owner[reused]
-                groups[owner[reused]].append(o)
-            else:
+            if o in owner:  # its place is in a tensor that is there already
+                births[owner[o]] = min(births[owner[o]], span[step][0])
+                continue
+            reused = None
+            if k == 0 and o not in home and span[step] == (step, step):
+                reused = _reusable_input(graph, selection, node, step, last, owner, groups)
+            if reused is None:
                 open_group(o, span[step][0])
-    buffers = [
-        Buffer(
-            graph.tensors[g[0]].name,
-            tuple(g),
-            aligned(max(selection.layout(t).bytes(graph.tensors[t]) for t in g)),
-            births[k],
-            max(last[t] for t in g),
+            else:
+                put(o, owner[reused], groups[owner[reused]][reused])
+    buffers = []
+    for born, group in zip(births, groups, strict=True):
+        ends = [s + selection.layout(t).bytes(graph.tensors[t]) for t, s in group.items()]
+        buffers.append(
+            Buffer(
+                graph.tensors[next(iter(group))].name,
+                tuple(group),
+                aligned(max(ends)),
+                born,
+                max(last[t] for t in group),
+                tuple(group.values()) if any(group.values()) else (),
+            )
         )
-        for k, g in enumerate(groups)
-    ]
     scratch: dict[int, int] = {}
     pad_rows: dict[int, int] = {}
     accumulators: dict[int, int] = {}
@@ -120,23 +164,18 @@ def _reusable_input(
     selection: Selection,
     node: Node,
     step: int,
-    last: dict[int, int],
-    owner: dict[int, int],
-    groups: list[list[int]],
-    alone: bool,
+    last: Mapping[int, int],
+    owner: Mapping[int, int],
+    groups: Sequence[Mapping[int, int]],
 ) -> int | None:
-    """Return the input whose buffer the first output takes over, if any.
+    """Return the input whose bytes the first output of an in-place operator takes over, if any.
 
-    A view always does. An in-place operator does when no tensor of that buffer is needed later.
+    No tensor of that buffer may be needed later.
     """
     op, call = op_named(node.op), Call(graph, node)
     for position in op.inputs(call):
         i = node.inputs[position]
         if i is None or i not in owner:
-            continue
-        if op.view:
-            return i
-        if not alone:
             continue
         if selection.layout(i) != PLAIN or selection.layout(node.outputs[0]) != PLAIN:
             continue

@@ -33,12 +33,12 @@ def plan_layers(
     if allocator == "exact" or (allocator == "auto" and total > bound and solver_installed()):
         offsets, total, bound = allocate_exact(needs.buffers, offsets, total)
         used = "exact"
-    return placed(graph, selection, needs, layers(graph), offsets, bound, used)
+    return placed(graph, selection, needs, layers(graph, selection), offsets, bound, used)
 
 
-def layers(graph: Graph) -> tuple[Segment, ...]:
+def layers(graph: Graph, selection: Selection) -> tuple[Segment, ...]:
     """Return one segment per node that does work."""
-    return tuple(Segment("layer", (p,)) for p in executed(graph))
+    return tuple(Segment("layer", (p,)) for p in executed(graph, selection))
 
 
 def placed(
@@ -79,7 +79,7 @@ def placed(
 def peak_step(graph: Graph, plan: MemoryPlan) -> str:
     """Name the node during which most bytes are alive, and how many."""
     best, text = -1, "the inputs"
-    for position in executed(graph):
+    for position in executed(graph, plan.selection):
         alive = plan.occupied(position)
         if alive > best:
             node = graph.nodes[position]

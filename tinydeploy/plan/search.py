@@ -73,8 +73,8 @@ def plan_again(
     if len(offsets) != len(needs.buffers) or min(offsets, default=0) < 0:
         raise ValueError(f"{len(offsets)} offsets for {len(needs.buffers)} buffers")
     return placed(
-        graph, final, needs, _segments(cuts), offsets, bound, allocator, _pairs(needs, streams),
-        streamed_input,
+        graph, final, needs, _segments(cuts), offsets, bound, allocator,
+        _pairs(graph, needs, streams), streamed_input,
     )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _materialise(
     final = streaming_selection(selection, by_rows(graph, profile, selection), streams)
     spans = _with_views(graph, [nodes for nodes, _ in cuts])
     needs = buffers_of(graph, profile, final, spans, streamed_input)
-    pairs = _pairs(needs, streams)
+    pairs = _pairs(graph, needs, streams)
     bound = _bound(needs, pairs)
     offsets, total = allocate_greedy(needs.buffers, pairs, bound)
     used = "greedy"
@@ -154,7 +154,7 @@ def _with_views(graph: Graph, spans: Sequence[tuple[int, ...]]) -> list[tuple[in
     return sorted([*spans, *views])
 
 
-def _pairs(needs: Needs, streams: Sequence[Stream]) -> dict[tuple[int, int], int]:
+def _pairs(graph: Graph, needs: Needs, streams: Sequence[Stream]) -> dict[tuple[int, int], int]:
     """Return which buffers may overlap by how much, the lower one first."""
     pairs = {}
     for s in streams:
@@ -162,7 +162,14 @@ def _pairs(needs: Needs, streams: Sequence[Stream]) -> dict[tuple[int, int], int
             below, above = needs.holding(s.overlap.output), needs.holding(s.overlap.input)
             dies = needs.buffers[above].last == s.nodes[-1]
             born = needs.buffers[below].first == s.nodes[0]
-            if below != above and dies and born:
+            # The distance is between these two; no other tensor of their buffers may be at work.
+            nodes = [graph.nodes[p] for p in s.nodes]
+            touched = {i for n in nodes for i in (*n.inputs, *n.outputs)}
+            alone = all(
+                not needs.buffers[k].starts and len(touched & {*needs.buffers[k].tensors}) == 1
+                for k in (below, above)
+            )
+            if below != above and dies and born and alone:
                 pairs[below, above] = s.overlap.distance
     return pairs
 

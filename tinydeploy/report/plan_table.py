@@ -34,7 +34,7 @@ def show_plan(
     for name, right in (("step", True), ("operator", False), ("output at", True),
                         ("bytes", True), ("alive", True), ("", False)):  # fmt: skip
         table.add_column(name, justify="right" if right else "left")
-    positions = executed(graph)
+    positions = executed(graph, plan.selection)
     alive = {p: plan.occupied(p) for p in positions}
     shown = positions if verbose else sorted(sorted(positions, key=lambda p: -alive[p])[:_ROWS])
     for p in shown:
