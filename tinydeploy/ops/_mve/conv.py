@@ -87,7 +87,7 @@ class PointwiseParams:
     """Mirror the parameters of templates/ops/mve/conv_1x1.c.j2."""
 
     pixels: int
-    whole: int
+    along: int
     x_step: int
     x_row: int
     out_step: int
@@ -128,6 +128,17 @@ def far(site: Site) -> int:
     return int((layout.held(output) - 1) * layout.row_bytes(output) + _reach(site) >= 65536)
 
 
+def _pairs(site: Site, band: int) -> bool:
+    """Tell whether pixels should be paired along one row (a band of 1), or in two rows.
+
+    A row at a time needs less memory where rows are streamed, and more calls. Where the width is
+    odd it costs a pixel per row.
+    """
+    streamed = site.output_layout.ring > 0
+    even = site.call.output.shape[2] % 2 == 0
+    return even if band == 1 else not (streamed and even)
+
+
 def _pointwise(site: Site) -> bool:
     call = site.call
     if site.isa != ISA or site.optimize == "size" or call.node.op != "CONV_2D":
@@ -148,13 +159,13 @@ def _whole(site: Site) -> bool:
     return plain and (g.stride_h, g.stride_w) == (1, 1)
 
 
-def pointwise_params(site: Site) -> PointwiseParams:
+def _pointwise_params(along: bool, site: Site) -> PointwiseParams:
     g, p = window.convolution(site.call), product(site)
     whole, left, first, last = p.groups(1)
     pixel, unit = output_units(site)
     count = len(p.weights)
     return PointwiseParams(
-        g.out_h * g.out_w if _whole(site) else g.out_w, int(_whole(site)),
+        g.out_h * g.out_w if _whole(site) else g.out_w, int(along or _whole(site)),
         g.stride_w * p.depth, g.stride_h, pixel, 4 * unit, unit, whole, left,
         max(0, count - 4) * unit, (p.depth - 1) % 16 + 1, p.zero, p.low, p.high, first, last,
     )  # fmt: skip
@@ -171,24 +182,33 @@ def blocks_of(site: Site, p: Product, runs: int, length: int) -> dict[str, int]:
     return {"runs": runs, "blocks": blocks, "rest": rest, "looped": int(looped)}
 
 
-def pointwise_constants(site: Site) -> dict[str, int]:
+def _pointwise_constants(along: bool, site: Site) -> dict[str, int]:
     p = product(site)
     return {
         **blocks_of(site, p, 1, p.depth),
         "tail": int(p.depth % 16 != 0),
         "mode": p.mode,
         "clamp": p.clamp,
-        "far": far(site),
+        "far": 0 if along else far(site),
     }
 
 
-POINTWISE = Kernel(
-    "mve/conv_1x1", "td_conv_1x1_mve", _pointwise, pointwise_params, pointwise_constants,
-    band=2, whole=_whole, planar_output=True, by_rows=True,
-)  # fmt: skip
+def _pointwise_kernel(band: int) -> Kernel:
+    """Return the kernel that pairs pixels along one row, or those of two rows."""
+    along = band == 1
+    return Kernel(
+        "mve/conv_1x1", "td_conv_1x1_mve",
+        lambda site: _pairs(site, band) and _pointwise(site),
+        lambda site: _pointwise_params(along, site),
+        lambda site: _pointwise_constants(along, site),
+        band=band, whole=_whole, planar_output=True, by_rows=True,
+    )  # fmt: skip
 
-CHUNK = 8  # pixels of a row whose windows are gathered at a time
-STREAMED_SCRATCH = 1024  # bytes that a streamed convolution tries to do with
+
+POINTWISE = (_pointwise_kernel(2), _pointwise_kernel(1))
+
+CHUNK = 8  # pixels of a row whose windows are gathered at a time; twice that along one row
+STREAMED_SCRATCH = 640  # bytes of input rows that a streamed convolution tries to do with
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +241,12 @@ def _pitch(site: Site, piece: int) -> int:
     return -(-columns * site.call.input().shape[3] // 4) * 4
 
 
-def _rows_scratch(site: Site, piece: int) -> int:
+def _rows_scratch(site: Site, band: int, piece: int) -> int:
     g = window.convolution(site.call)
-    return (g.kernel_h + g.stride_h) * _pitch(site, piece) + 16
+    return (g.kernel_h + (band - 1) * g.stride_h) * _pitch(site, piece)
 
 
-def _piece(site: Site, gathered: bool) -> int:
+def _piece(site: Site, band: int) -> int:
     """Return how many output pixels of a row are worked on at a time.
 
     Layer by layer a whole row; streamed, where scratch memory counts, a part of it.
@@ -234,9 +254,7 @@ def _piece(site: Site, gathered: bool) -> int:
     width = window.convolution(site.call).out_w
     if not site.output_layout.ring:
         return width
-    if gathered:
-        return min(width, CHUNK)
-    fitting = [n for n in (32, 16, 8) if _rows_scratch(site, n) <= STREAMED_SCRATCH]
+    fitting = [n for n in (64, 32, 16, 8) if _rows_scratch(site, band, n) <= STREAMED_SCRATCH]
     return min(width, *fitting[:1] or [4])
 
 
@@ -250,7 +268,7 @@ class WindowPlan:
     steps: dict[str, int]
 
 
-def _plan(site: Site, p: Product) -> WindowPlan:
+def _plan(site: Site, p: Product, band: int) -> WindowPlan:
     """Return whether windows are read in place, and how the kernel goes over rows and K.
 
     In place each of the window's rows is padded to 16 values; gathered, all of K is once. The
@@ -258,7 +276,7 @@ def _plan(site: Site, p: Product) -> WindowPlan:
     """
     kernel_h, run = p.weights.shape[1], p.depth // p.weights.shape[1]
     groups, blocks = -(-len(p.weights) // 4), -(-run // 16)
-    piece = _piece(site, False)
+    piece = _piece(site, band)
     pitch = _pitch(site, piece)
     total = -(-p.depth // 16)
     in_place = groups * (14 * kernel_h * blocks + 2 * kernel_h)
@@ -267,8 +285,7 @@ def _plan(site: Site, p: Product) -> WindowPlan:
         steps = blocks_of(site, p, kernel_h, run)
         if not steps["rest"] or kernel_h == 1:
             return WindowPlan(True, piece, pitch, steps)
-    piece = _piece(site, True)
-    return WindowPlan(False, piece, _pitch(site, piece), blocks_of(site, p, 1, p.depth))
+    return WindowPlan(False, piece, pitch, blocks_of(site, p, 1, p.depth))
 
 
 def _window(site: Site) -> bool:
@@ -287,9 +304,9 @@ def _window(site: Site) -> bool:
     return scatter_fits(site) and reachable(product(site))
 
 
-def window_params(site: Site) -> WindowParams:
+def _window_params(band: int, site: Site) -> WindowParams:
     g, p = window.convolution(site.call), product(site)
-    plan, channels = _plan(site, p), site.call.input().shape[3]
+    plan, channels = _plan(site, p, band), site.call.input().shape[3]
     whole, rest, first, last = p.groups(g.kernel_h if plan.in_place else 1)
     pixel, unit = output_units(site)
     return WindowParams(
@@ -300,14 +317,14 @@ def window_params(site: Site) -> WindowParams:
     )  # fmt: skip
 
 
-def window_constants(site: Site) -> dict[str, int]:
+def _window_constants(band: int, site: Site) -> dict[str, int]:
     g, p = window.convolution(site.call), product(site)
-    plan = _plan(site, p)
+    plan = _plan(site, p, band)
     return {
         "direct": int(plan.in_place), **plan.steps, "mode": p.mode, "clamp": p.clamp,
         "window_h": g.kernel_h, "run": p.depth // g.kernel_h, "stride": g.stride_h,
-        "pitch": plan.pitch, "patch": _patch(p), "piece": plan.piece, "chunk": CHUNK,
-        "far": far(site),
+        "pitch": plan.pitch, "patch": _patch(p), "piece": plan.piece, "chunk": _chunk(site, band),
+        "along": int(band == 1), "far": 0 if band == 1 else far(site),
     }  # fmt: skip
 
 
@@ -315,14 +332,34 @@ def _patch(p: Product) -> int:
     return -(-p.depth // 16) * 16
 
 
-def window_scratch(site: Site) -> int:
+def _chunk(site: Site, band: int) -> int:
+    return CHUNK if band == 2 or site.output_layout.ring else 2 * CHUNK
+
+
+def _window_scratch(band: int, site: Site) -> int:
+    """Return the bytes of input rows, and of windows gathered from them."""
     p = product(site)
-    plan = _plan(site, p)
-    rows = _rows_scratch(site, plan.piece)
-    return rows if plan.in_place else rows + 2 * CHUNK * _patch(p) + 16
+    plan = _plan(site, p, band)
+    rows = _rows_scratch(site, band, plan.piece)
+    if plan.in_place:
+        return rows + 16  # the last load of a run is of a whole vector
+    patch, kernel_h = _patch(p), int(p.weights.shape[1])
+    run = p.depth // kernel_h
+    # The last copy of a window is of whole vectors, or a word.
+    end = (kernel_h - 1) * run + (4 if run <= 4 else -(-run // 16) * 16)
+    return rows + band * _chunk(site, band) * patch + max(0, -(-(end - patch) // 4) * 4)
 
 
-WINDOW = Kernel(
-    "mve/conv_2d", "td_conv_2d_mve", _window, window_params, window_constants, window_scratch,
-    band=2, planar_output=True, by_rows=True,
-)  # fmt: skip
+def _window_kernel(band: int) -> Kernel:
+    """Return the kernel that pairs pixels along one row, or those of two rows."""
+    return Kernel(
+        "mve/conv_2d", "td_conv_2d_mve",
+        lambda site: _pairs(site, band) and _window(site),
+        lambda site: _window_params(band, site),
+        lambda site: _window_constants(band, site),
+        lambda site: _window_scratch(band, site),
+        band=band, planar_output=True, by_rows=True,
+    )  # fmt: skip
+
+
+WINDOW = (_window_kernel(2), _window_kernel(1))
