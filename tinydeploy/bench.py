@@ -12,6 +12,7 @@ import msgspec
 from tinydeploy import pipeline
 from tinydeploy.errors import FitError, UsageError
 from tinydeploy.ir import DType
+from tinydeploy.plan.search import Wanted
 from tinydeploy.report.tables import markdown
 from tinydeploy.targets import Target
 from tinydeploy.verify.samples import random_samples
@@ -26,7 +27,7 @@ def run_all(
     targets: Sequence[Target],
     modes: Sequence[str],
     profile: str,
-    schedule: pipeline.Schedule = "layer",
+    wanted: Wanted = Wanted(),
     progress: pipeline.Progress = pipeline.silent,
 ) -> list[Row]:
     """Deploy every model to every target in every mode; a model that does not fit has no row."""
@@ -35,7 +36,7 @@ def run_all(
     for done, (model, target, mode) in enumerate(work):
         progress("bench", done, len(work))
         try:
-            rows.append(run_one(model, target, mode, profile, schedule))
+            rows.append(run_one(model, target, mode, profile, wanted))
         except FitError:
             continue
     if not rows:
@@ -48,7 +49,7 @@ def run_one(
     target: Target,
     optimize: str,
     profile: str,
-    schedule: pipeline.Schedule = "layer",
+    wanted: Wanted = Wanted(),
 ) -> Row:
     """Deploy one model and return its figures in bytes and instructions (host: nanoseconds).
 
@@ -57,12 +58,13 @@ def run_one(
     """
     clock = pipeline.Clock()
     prepared = pipeline.prepare(
-        model, profile, "auto", clock, pipeline.core_of(target, optimize), schedule=schedule
+        model, profile, "auto", clock, pipeline.core_of(target, optimize), wanted=wanted
     )
     generated = pipeline.generate_sources(prepared, target, clock)
     with tempfile.TemporaryDirectory(prefix="tinydeploy-") as temporary:
         folder = Path(temporary) / "out"
-        firmware = pipeline.build(prepared, generated, target, folder, "-O2", clock)
+        level = pipeline.compiler_level(optimize)
+        firmware = pipeline.build(prepared, generated, target, folder, level, clock)
         samples = random_samples(prepared.graph, _SAMPLES)
         measured = pipeline.run(prepared, firmware, target, samples, clock)
         cycles = pipeline.estimated_cycles(prepared, firmware, target, samples)

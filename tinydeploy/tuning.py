@@ -181,7 +181,8 @@ def _measure(
     generated = pipeline.generate_sources(variant, target, silent)
     with tempfile.TemporaryDirectory(prefix="tinydeploy-") as temporary:
         folder = Path(temporary) / "out"
-        firmware = pipeline.build(variant, generated, target, folder, "-O2", silent)
+        level = pipeline.compiler_level(core.optimize)
+        firmware = pipeline.build(variant, generated, target, folder, level, silent)
         samples = random_samples(graph, 1)
         measured = pipeline.run(variant, firmware, target, samples, silent)
     first = measured.verdict.first_mismatch

@@ -23,8 +23,7 @@ from tinydeploy.cli import options
 @options.sampling
 @options.placing
 @options.PROFILE
-@options.ALLOCATOR
-@options.SCHEDULE
+@options.planning
 @options.OPTIMIZE
 @options.OPTIMISATION
 @options.DUMP
@@ -33,7 +32,7 @@ def command(
     model: Path, target: str, out: Path | None, report: Path | None, code_in_ram: bool,
     inputs: Path | None, expect: Path | None,
     seed: int, samples: int | None, where: Any, port: str | None, timeout: float, link: Any,
-    profile: str, allocator: str, schedule: Any, optimize: str, optimisation: str,
+    profile: str, allocator: str, schedule: Any, ram: int | None, input_from: str, optimize: str, optimisation: str | None,
     dump_after: str | None, as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
@@ -60,13 +59,14 @@ def command(
                 clock,
                 core,
                 lambda graph, semantics: tuning.preferred(graph, semantics, board, optimize),
-                schedule,
+                options.wanted(schedule, ram, input_from),
             )
             options.dump(prepared, dump_after)
             chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)
             generated = pipeline.generate_sources(prepared, board, clock)
+            level = f"-O{optimisation}" if optimisation else pipeline.compiler_level(optimize)
             firmware = pipeline.build(
-                prepared, generated, board, folder, f"-O{optimisation}", clock, code_in_ram
+                prepared, generated, board, folder, level, clock, code_in_ram
             )
             if out:
                 svg = memory_map_svg(prepared.graph, prepared.plan)

@@ -27,17 +27,13 @@ ALLOCATOR = click.option(
     "--allocator", type=click.Choice(["auto", "greedy", "exact"]), default="auto",
     show_default=True, help="How to place buffers; exact needs the extra 'solver'.",
 )  # fmt: skip
-SCHEDULE = click.option(
-    "--schedule", type=click.Choice(["layer", "streamed"]), default="layer", show_default=True,
-    help="Run each node whole, or runs of nodes row by row where that needs less RAM.",
-)  # fmt: skip
 OPTIMIZE = click.option(
     "--optimize", type=click.Choice(["speed", "balanced", "size"]), default="balanced",
     show_default=True, help="What kernels are chosen for; speed may widen weights in flash.",
 )  # fmt: skip
 OPTIMISATION = click.option(
-    "-O", "optimisation", type=click.Choice(["0", "1", "2", "3", "s"]), default="2",
-    show_default=True, help="The compiler's optimisation level.",
+    "-O", "optimisation", type=click.Choice(["0", "1", "2", "3", "s"]), default=None,
+    help="The compiler's optimisation level; the default is 2, or s with --optimize size.",
 )  # fmt: skip
 _PATH = click.Path(path_type=Path, dir_okay=False)
 
@@ -71,6 +67,48 @@ def dump(prepared: Any, stage: str | None) -> None:
     elif stage is not None:
         graph = prepared.imported if stage == "import" else prepared.graph
         click.echo(dump_graph(graph), err=True)
+
+
+class Size(click.ParamType):
+    """Read a number of bytes: 32768, 32K, 1.5M."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        text = str(value).strip().upper().removesuffix("B")
+        unit = {"K": 1024, "M": 1024 * 1024}.get(text[-1:], 1)
+        try:
+            size = float(text.rstrip("KM")) * unit
+        except ValueError:
+            size = 0.0
+        if not 1 <= size < 2**32 or size != int(size):
+            self.fail(f"{value!r} is no number of bytes like 32768, 32K or 1.5M", param, ctx)
+        return int(size)
+
+
+def planning(function: F) -> F:
+    """Add the options that say which memory plan is wanted."""
+    for option in (
+        click.option("--input", "input_from", type=click.Choice(["ram", "streamed"]),
+                     default="ram", show_default=True,
+                     help="Inputs lie in the arena, or a function of yours delivers their rows."),
+        click.option("--ram", type=Size(), default=None, metavar="BYTES",
+                     help="Take the fastest plan whose arena fits: 32768, 32K."),
+        click.option("--schedule", type=click.Choice(["auto", "layer", "streamed"]),
+                     default="auto", show_default=True,
+                     help="Least RAM within 4 % of the fastest plan (or what fits --ram); each "
+                     "node whole; or row by row for least RAM at any cost."),
+        ALLOCATOR,
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def wanted(schedule: Any, ram: int | None, input_from: str) -> Any:
+    """Return what the planning options say."""
+    from tinydeploy.plan.search import Wanted
+
+    return Wanted(schedule, ram, input_from == "streamed")
 
 
 def sampling(function: F) -> F:

@@ -134,7 +134,7 @@ def _quad(weights: Array, bits: int) -> Array:
     if bits == 2:
         fields = (weights + 2) << np.array([[0], [2], [4], [6]])
         octets = fields.sum(axis=0).reshape(-1, 4)
-        return (octets << np.array([0, 8, 16, 24])).sum(axis=1, keepdims=True)
+        return np.asarray((octets << np.array([0, 8, 16, 24])).sum(axis=1, keepdims=True))
     fields = np.vstack([weights[:3] + 8, weights[3:] & 15]) << np.array([[0], [4], [8], [12]])
     halves = fields.sum(axis=0).reshape(-1, 4)
     return pair(halves[:, :2], halves[:, 2:])
