@@ -16,6 +16,8 @@ from tinydeploy.ops.base import Kernel, Site
 
 Array = NDArray[Any]
 
+_CHANNELS = 4096  # offsets of a compact stream have 12 bits
+
 
 @dataclass(frozen=True, slots=True)
 class Params:
@@ -37,15 +39,47 @@ class Params:
     clamp_min: int
     clamp_max: int
     padded: int  # whether any tap may lie outside the image
+    out_zero: int
     stream: Array
     stream_end: int  # words
 
 
+def _compact(site: Site) -> Filters | None:
+    """Return filters in 8 bits with what fits their stream, None where they must be widened."""
+    if site.optimize == "speed" or site.call.input().shape[3] > _CHANNELS:
+        return None
+    f = filters_of(site, scaled=False, general=True)
+    if f is None or site.profile.rounds_once("DEPTHWISE_CONV_2D") or not f.requant.right.all():
+        return None
+    return f
+
+
 def _bits(site: Site) -> int:
-    return 16 if site.optimize == "speed" else 8
+    return 16 if _compact(site) is None else 8
 
 
-def _stream(f: Filters, bits: int) -> Array:
+def _compact_stream(f: Filters, zero: int) -> Array:
+    """Pack per four channels: biases, offset above four shifts, weights tap after tap, multipliers.
+
+    The zero point and the rounding are added after the shift, so that no addends are needed.
+    """
+    r, channels = f.requant, f.bias.size
+    weights = f.filters.reshape(channels, -1) & 0xFF
+    # Without weights, a bias that gives the value: with m = 2^30 half of it is the high product.
+    bias = np.where(r.constant, ((r.addend >> r.right) - zero) << (r.right + 1), f.bias)
+    multiplier = np.where(r.constant, 1 << 30, r.multiplier)
+    words: list[Array] = []
+    for first in range(0, channels, 4):
+        start = min(first, channels - 4)
+        c = np.arange(start, start + 4)
+        shifts = sum(int(r.right[start + k]) << (5 * k) for k in range(4))
+        words.append(np.array([*bias[c], start << 20 | shifts]))
+        words.append(sum(weights[start + k] << (8 * k) for k in range(4)))
+        words.append(multiplier[c])
+    return wrap32(np.concatenate(words)).astype(np.int32)
+
+
+def _stream(f: Filters) -> Array:
     """Pack per four channels: biases, offset, weights tap after tap, requantisation."""
     r, channels = f.requant, f.bias.size
     weights = f.filters.reshape(channels, -1)
@@ -55,15 +89,10 @@ def _stream(f: Filters, bits: int) -> Array:
         c = np.arange(start, start + 4)
         w = weights[c]
         words.append(np.array([*f.bias[c], start]))
-        if bits == 16:
-            words.append(np.stack([pair(w[0], w[2]), pair(w[1], w[3])], axis=1).ravel())
-        else:
-            words.append(sum((w[k] & 0xFF) << (8 * k) for k in range(4)))
+        words.append(np.stack([pair(w[0], w[2]), pair(w[1], w[3])], axis=1).ravel())
         words.append(np.stack([r.multiplier[c], r.addend[c]], axis=1).ravel())
         if not r.uniform:
             words.append(r.right[c])
-        elif bits == 8:
-            words.append(r.scale_log2[c])
     return wrap32(np.concatenate(words)).astype(np.int32)
 
 
@@ -72,19 +101,19 @@ def _accepts(site: Site) -> bool:
 
 
 def _params(site: Site) -> Params:
-    bits = _bits(site)
-    f = filters_of(site, scaled=bits == 16)
+    compact, f = _compact(site), filters_of(site)
     assert f is not None
     call, g = site.call, window.convolution(site.call)
     low, high = window.clamp_range(call.attributes.activation, call.output)
-    stream = _stream(f, bits)
+    zero = call.output.zero_point
+    stream = _compact_stream(compact, zero) if compact else _stream(f)
     rows = (g.out_h - 1) * g.stride_h + (g.kernel_h - 1) * g.dilation_h - g.pad_top
     columns = (g.out_w - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w - g.pad_left
     padded = g.pad_top > 0 or g.pad_left > 0 or rows >= g.in_h or columns >= g.in_w
     return Params(
         g.in_w, call.input().shape[3], g.out_w, g.kernel_h, g.kernel_w, g.stride_w, g.dilation_w,
         g.pad_left, call.input().zero_point, *out_steps(site),
-        int((low, high) != (-128, 127)), low, high, int(padded), stream, stream.size,
+        int((low, high) != (-128, 127)), low, high, int(padded), zero, stream, stream.size,
     )  # fmt: skip
 
 
@@ -97,9 +126,10 @@ def _scratch(site: Site) -> int:
 def _constants(site: Site) -> dict[str, int]:
     f = filters_of(site)
     assert f is not None
-    uniform = f.requant.uniform
+    bits = _bits(site)
+    uniform = f.requant.uniform if bits == 16 else 0
     relu = int(not uniform and site.call.output.zero_point == -128)
-    return {"bits": _bits(site), "uniform": uniform, "relu": relu}
+    return {"bits": bits, "uniform": uniform, "relu": relu}
 
 
 DEPTHWISE_CONV_2D = (
