@@ -19,6 +19,8 @@ from tinydeploy.passes.fold import fold_constants
 from tinydeploy.passes.interface import check_interface
 from tinydeploy.passes.pads import fold_pads
 from tinydeploy.passes.prune import remove_unused
+from tinydeploy.passes.tables import fold_float_pairs, fold_tables
+from tinydeploy.passes.transposes import sink_transposes
 from tinydeploy.passes.views import find_views
 
 # Larger networks fit no microcontroller; running one here could take gigabytes.
@@ -27,8 +29,10 @@ _MAX_PROVED = 1 << 23
 Pass = Callable[[Graph, IntegerProfile], Graph]
 
 # First what makes the network integer only and legal, then what makes it cheaper.
-LEGALISE: tuple[Pass, ...] = (fold_float_border, fold_constants, remove_unused)
-PASSES: tuple[Pass, ...] = (find_views, fold_pads, remove_channels, remove_unused)
+LEGALISE: tuple[Pass, ...] = (fold_float_pairs, fold_float_border, fold_constants, remove_unused)
+PASSES: tuple[Pass, ...] = (
+    fold_tables, sink_transposes, find_views, fold_pads, remove_channels, remove_unused,
+)  # fmt: skip
 
 
 def run_passes(graph: Graph, profile: IntegerProfile, *, optimise: bool = True) -> Graph:
