@@ -157,3 +157,17 @@ def test_weights_take_their_packed_size_in_flash(isa: str, optimize: str) -> Non
             assert weights * bits // 8 <= sizes[bits] < weights * bits // 8 + tables
     assert sizes[4] < 0.56 * sizes[8]
     assert sizes[2] < 0.6 * sizes[4]
+
+
+def test_little_is_not_packed_where_size_counts() -> None:
+    """Two hundred weights save less than the code that unpacks them takes."""
+    net = Net(default_rng(0), bits=4)
+    net.output(net.dense(net.input(20), 10))
+    graph = net.graph()
+    functions = {
+        optimize: [
+            k.function for k in select(graph, LITERT, Core("", frozenset(), optimize)).kernels if k
+        ]
+        for optimize in ("balanced", "size")
+    }
+    assert functions == {"balanced": ["td_fully_connected_packed"], "size": ["td_fully_connected"]}

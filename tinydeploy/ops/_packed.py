@@ -8,8 +8,12 @@ import numpy as np
 
 from tinydeploy.numerics.fixedpoint import wrap32
 from tinydeploy.ops import _window as window
-from tinydeploy.ops._weights import pack, weight_bits
+from tinydeploy.ops._weights import pack, storage_bytes, weight_bits
 from tinydeploy.ops.base import Array, Kernel, Site
+
+# Machine code of the kernels at -Os, the larger of Thumb-2 and RV32 (GCC 12), in bytes: where size
+# is the goal, packing must save more.
+_CODE_BYTES = {"CONV_2D": 1412, "DEPTHWISE_CONV_2D": 596, "FULLY_CONNECTED": 808}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,17 @@ def bits_of(site: Site) -> int:
 
 def accepts(site: Site) -> bool:
     """Take sub-byte weights wherever they should not be widened in flash."""
-    weights = site.call.input(1)
-    return site.optimize != "speed" and weights.elements > 0 and bits_of(site) < 8
+    if site.optimize == "speed" or not site.call.input(1).elements or bits_of(site) == 8:
+        return False
+    return site.optimize != "size" or _saved(site) > _CODE_BYTES[site.call.node.op]
+
+
+def _saved(site: Site) -> int:
+    """Return the bytes that packing saves in all nodes that would share a node's kernel."""
+    graph, op, bits = site.call.graph, site.call.node.op, bits_of(site)
+    tensors = {i: graph.tensors[i] for n in graph.nodes if n.op == op for i in n.inputs[1:2] if i}
+    packed = (t for t in tensors.values() if t.data is not None and weight_bits(t.data) == bits)
+    return sum(t.elements - storage_bytes(t.elements, bits) for t in packed)
 
 
 def lines(matrix: Array, bits: int) -> Array:
