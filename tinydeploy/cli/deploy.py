@@ -32,7 +32,9 @@ def command(
     model: Path, target: str, out: Path | None, report: Path | None, code_in_ram: bool,
     inputs: Path | None, expect: Path | None,
     seed: int, samples: int | None, where: Any, port: str | None, timeout: float, link: Any,
-    profile: str, allocator: str, schedule: Any, ram: int | None, input_from: str, optimize: str, optimisation: str | None,
+    profile: str,
+    allocator: str, schedule: Any, ram: int | None, input_from: str,
+    optimize: str, optimisation: str | None,
     dump_after: str | None, as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
@@ -65,9 +67,7 @@ def command(
             chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)
             generated = pipeline.generate_sources(prepared, board, clock)
             level = f"-O{optimisation}" if optimisation else pipeline.compiler_level(optimize)
-            firmware = pipeline.build(
-                prepared, generated, board, folder, level, clock, code_in_ram
-            )
+            firmware = pipeline.build(prepared, generated, board, folder, level, clock, code_in_ram)
             if out:
                 svg = memory_map_svg(prepared.graph, prepared.plan)
                 (out / "memory.svg").write_text(svg, encoding="utf-8")
