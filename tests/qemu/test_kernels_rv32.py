@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
+from tinydeploy.build.firmware import build_firmware
+from tinydeploy.codegen import Provenance, generate
 from tinydeploy.ir import DType, Graph, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.numerics.fixedpoint import requantize
@@ -17,8 +21,15 @@ from tinydeploy.ops import Call, Site
 from tinydeploy.ops._rv32 import pack
 from tinydeploy.ops._rv32.add import line
 from tinydeploy.pipeline import core_of
+from tinydeploy.plan.cuts import Cut
+from tinydeploy.plan.rows import by_rows
+from tinydeploy.plan.search import _materialise as materialise
 from tinydeploy.plan.select import select
+from tinydeploy.plan.stream import Scheduler
+from tinydeploy.run.device import open_device
 from tinydeploy.targets import load_target
+from tinydeploy.verify.compare import verify
+from tinydeploy.verify.samples import random_samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from kernel_lab import Net, run_on
@@ -32,6 +43,34 @@ def exact(graph: Graph, optimize: str, *functions: str, profile: str = "litert")
     verdict, _, _ = run_on(
         load_target(TARGET), graph, optimize, profile, samples=2, functions=functions
     )
+    assert verdict.bit_exact, verdict.first_mismatch
+
+
+def exact_by_rows(graph: Graph, optimize: str, *functions: str) -> None:
+    """The same with every node streamed that can be, in segments as long as possible."""
+    target, litert = load_target(TARGET), PROFILES["litert"]
+    selection = select(graph, litert, core_of(target, optimize))
+    rows = by_rows(graph, litert, selection)
+    used = {k.function for k in rows.kernels if k}
+    assert used.issuperset(functions), f"wanted {functions}, chosen {sorted(used)}"
+    scheduler = Scheduler(graph, rows)
+    cuts: list[Cut] = []
+    for able, run in groupby(range(len(graph.nodes)), lambda p: rows.kernels[p] is not None):
+        nodes = tuple(run)
+        if able:  # a schedule has room for 32 nodes
+            parts = [nodes[k : k + 30] for k in range(0, len(nodes), 30)]
+            cuts += [(part, scheduler.stream(part)) for part in parts]
+        else:
+            cuts += [((p,), None) for p in nodes]
+    plan = materialise(graph, litert, selection, cuts, "greedy")
+    generated = generate(graph, plan, litert, Provenance("lab", "", TARGET, "lab"))
+    with TemporaryDirectory() as folder:
+        firmware = build_firmware(
+            generated.sources, target, max(plan.arena_bytes, 4), Path(folder),
+            max_steps=max(256, len(plan.segments)),
+        )  # fmt: skip
+        with open_device(firmware, target, "qemu") as device:
+            verdict = verify(device, graph, plan, litert, random_samples(graph, 2))
     assert verdict.bit_exact, verdict.first_mismatch
 
 
@@ -117,6 +156,34 @@ def test_depthwise(optimize: str) -> None:
     exact(graph, optimize, "td_depthwise_3x3_rv32", "td_depthwise_rv32")
     chosen = select(graph, PROFILES["litert"], core_of(load_target(TARGET), optimize))
     assert all(k and "rv32" in k.function for k in chosen.kernels)
+
+
+@pytest.mark.parametrize("optimize", MODES)
+def test_rows_in_rings(optimize: str) -> None:
+    """Chains whose rows lie anywhere, wrap, and are missing at the border."""
+    net = Net(np.random.default_rng(10))
+    for height, width, channels, filters, kernel, stride, padding in (
+        (9, 12, 3, 8, (3, 3), 1, "SAME"),
+        (9, 11, 5, 7, (3, 3), 2, "SAME"),
+        (12, 8, 2, 3, (5, 4), 1, "SAME"),
+        (11, 4, 6, 4, (3, 5), 1, "SAME"),
+        (8, 9, 4, 6, (2, 2), 2, "VALID"),
+        (10, 1, 9, 5, (3, 1), 1, "SAME"),
+        (7, 2, 9, 2, (1, 1), 1, "SAME"),
+        (9, 3, 4, 5, (1, 1), 2, "SAME"),
+    ):
+        x = net.conv(net.input(height, width, channels), channels + 1)
+        y = net.conv(x, filters, kernel, stride, padding=padding)
+        net.output(net.conv(y, 5, zero=-128))
+        z = net.depthwise(net.conv(x, channels), kernel, stride, padding=padding)
+        net.output(net.conv(net.depthwise(z, (3, 3), activation="RELU"), 3))
+    x = net.conv(net.input(9, 10, 3), 4)
+    y = net.depthwise(x, (3, 3), dilation=2, multiplier=2)
+    net.output(net.conv(net.depthwise(y, (3, 3), 2, pads=(0, 1, 2, 0)), 8))
+    net.output(net.plus(x, net.conv(net.depthwise(x, (7, 7)), 4, (3, 1), dilation=2)))
+    exact_by_rows(
+        net.graph(), optimize, "td_conv_2d_rows_rv32", "td_depthwise_rows_rv32", "td_add_rv32"
+    )
 
 
 @pytest.mark.parametrize("optimize", MODES)
@@ -279,4 +346,8 @@ def test_random_shapes(optimize: str, seed: int) -> None:
         net.output(net.depthwise(x, kernel, **options))
         net.output(net.depthwise(net.input(*size, 3), (3, 3), **options))
         net.output(net.dense(net.input(max(1, depth)), max(1, filters)))
+        y = net.conv(net.input(*size, 3), 4)
+        y = net.depthwise(net.conv(y, 1 + filters % 9, kernel, **options), kernel)
+        net.output(net.conv(net.depthwise(y, (3, 3), int(random.integers(1, 3))), 3))
+    exact_by_rows(net.graph(), optimize, "td_conv_2d_rows_rv32")
     exact(net.graph(), optimize, "td_conv_2d_rv32", "td_depthwise_3x3_rv32")

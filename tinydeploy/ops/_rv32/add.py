@@ -112,5 +112,5 @@ def params(site: Site) -> Params:
 
 
 ADD: tuple[Kernel, ...] = (
-    Kernel("rv32/add", "td_add_rv32", accepts=accepts, params=params, whole=_whole),
+    Kernel("rv32/add", "td_add_rv32", accepts=accepts, params=params, whole=_whole, by_rows=True),
 )

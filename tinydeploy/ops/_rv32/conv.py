@@ -12,7 +12,8 @@ from tinydeploy.ops.base import Array, Kernel, Site
 
 GROUP = 4  # output channels of a tile
 _K_BYTES = 17 * 4  # machine code of one k of the unrolled loop
-_BAND = 3  # rows of output per call, where rows are copied: a tile is then a column of them
+_BAND = 3  # rows of output at a time: a tile is then a column of them
+_NARROW = 2  # columns of an image whose rows are streamed three at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,33 @@ class Params:
 
 
 @dataclass(frozen=True, slots=True)
+class RowsParams:
+    """Mirror td_conv_2d_rows_rv32_params."""
+
+    in_w: int
+    in_c: int
+    stride_w: int
+    left: int
+    kernel_w: int
+    taps: int
+    out_c: int
+    groups: int
+    first: int
+    inner: int
+    loose: int
+    band: int
+    stride_h: int
+    in_zero: int
+    zeros: int
+    clamp_min: int
+    clamp_max: int
+    signed_: int
+    heads: Array
+    stream: Array
+    sizes: Array
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
     """Hold what accepts, params and scratch agree on."""
 
@@ -49,6 +77,8 @@ class _Plan:
     pitch: int  # bytes of a copied row
     band: int
     stride_h: int
+    first: int  # columns from here on ...
+    inner: int  # ... so many have their windows inside the image
     segments: list[int]
     skip: int  # bytes between the end of a segment and the next one
     starts: Array
@@ -90,9 +120,15 @@ def _plan(site: Site) -> _Plan | None:
     if scale is None or w.shape[1] >= 16000:
         return None
     band = _BAND if not direct and g.dilation_h == 1 and g.out_h >= _BAND else 1
+    first = min(-(-g.pad_left // g.stride_w), g.out_w)
+    last = (g.in_w - g.kernel_w + g.pad_left) // g.stride_w  # floor
+    inner = min(last, g.out_w - 1) - first + 1
+    if inner < 3:  # not a tile
+        first = inner = 0
     return _Plan(
-        direct, whole, pitch, band, g.stride_h, [run] * g.kernel_h, pitch - run, start, scale, w
-    )
+        direct, whole, pitch, band, g.stride_h, first, inner, [run] * g.kernel_h, pitch - run,
+        start, scale, w,
+    )  # fmt: skip
 
 
 def accepts(site: Site) -> bool:
@@ -111,18 +147,15 @@ def _firsts(out_c: int) -> list[int]:
     return [*range(0, last, GROUP), last]
 
 
-def params(site: Site) -> Params:
-    from tinydeploy.ops.conv_2d import params as portable
-
-    plan, call = _plan(site), site.call
-    assert plan is not None
-    p, g = portable(call, site.profile), window.convolution(call)
-    width = max(p.out_c, GROUP)
+def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Array]:
+    """Return heads, stream and sizes of all groups of output channels."""
+    wide = site.optimize == "speed"
+    out_c = plan.weights.shape[0]
+    width = max(out_c, GROUP)
     weights, start = _padded(plan.weights, width), _padded(plan.starts, width)
     scale = plan.scale
-    wide = site.optimize == "speed"
     heads, streams, sizes = [], [], []
-    for first in _firsts(p.out_c):
+    for first in _firsts(out_c):
         channels = slice(first, first + GROUP)
         w = weights[channels]
         lengths = pack.chunks(w, plan.segments)
@@ -135,34 +168,76 @@ def params(site: Site) -> Params:
         ends = set(np.cumsum(plan.segments)[:-1].tolist())
         opens = [int(k) in ends for k in np.cumsum([0, *lengths])[:-1]]
         if wide:
-            words = stream(pack.fields(w), lengths, opens, plan.skip)
+            words = stream(pack.fields(w), lengths, opens, None if streamed else plan.skip)
             streams.append(words)
             sizes.append(np.array([len(words)], np.uint16))
         else:
             streams.append(w.T.reshape(-1))
             signs = [-n if o else n for n, o in zip(lengths, opens, strict=True)]
             sizes.append(np.array([*signs, 0], np.int8))
+    return np.concatenate(heads).astype(np.int32), np.concatenate(streams), np.concatenate(sizes)
+
+
+def params(site: Site) -> Params:
+    from tinydeploy.ops.conv_2d import params as portable
+
+    plan, call = _plan(site), site.call
+    assert plan is not None
+    p, g = portable(call, site.profile), window.convolution(call)
     pixels = call.output.elements // p.out_c if plan.whole else p.out_w
     return Params(
         pixels, g.stride_w * p.in_c, p.out_c, len(_firsts(p.out_c)),
         _rows(plan, g.kernel_h), g.in_w * p.in_c, g.pad_left * p.in_c, plan.pitch,
         plan.band, plan.stride_h * plan.pitch,
-        -p.in_offset, p.clamp_min, p.clamp_max, int(scale.signed), plan.skip,
-        _rows_bytes(plan, site), np.concatenate(heads).astype(np.int32), np.concatenate(streams),
-        np.concatenate(sizes),
+        -p.in_offset, p.clamp_min, p.clamp_max, int(plan.scale.signed), plan.skip,
+        _rows_bytes(plan, site), *_tables(site, plan, streamed=False),
     )  # fmt: skip
 
 
-def stream(words: Array, lengths: list[int], opens: list[bool], skip: int) -> Array:
+def params_rows(site: Site) -> RowsParams:
+    from tinydeploy.ops.conv_2d import params as portable
+
+    plan, call = _plan(site), site.call
+    assert plan is not None
+    p, g = portable(call, site.profile), window.convolution(call)
+    return RowsParams(
+        g.in_w, p.in_c, g.stride_w, g.pad_left, g.kernel_w, g.kernel_h, p.out_c,
+        len(_firsts(p.out_c)), *_columns(site, plan), _rows_band(site), g.stride_h,
+        -p.in_offset, _zeros(site), p.clamp_min, p.clamp_max, int(plan.scale.signed),
+        *_tables(site, plan, streamed=True),
+    )  # fmt: skip
+
+
+def _columns(site: Site, plan: _Plan) -> tuple[int, int, int]:
+    """Return the first column and the number of those that are tiled in place, and the others."""
+    out_w = window.convolution(site.call).out_w
+    if _rows_band(site) == _BAND:
+        return 0, out_w, 0
+    return plan.first, plan.inner, out_w - plan.inner
+
+
+def _zeros(site: Site) -> int:
+    """Return the bytes of zero points that stand for a row outside the image."""
+    g = window.convolution(site.call)
+    inside = g.pad_top == 0
+    inside = inside and (g.out_h - 1) * g.stride_h + (g.kernel_h - 1) * g.dilation_h < g.in_h
+    return 0 if inside else -(-g.kernel_w * site.call.input().shape[3] // 4) * 4
+
+
+def stream(words: Array, lengths: list[int], opens: list[bool], skip: int | None) -> Array:
     """Return the words of chunks, each behind a header, and a header that ends them.
 
     A header is int16 bytes to advance the pixels, uint16 bytes to the next header, and an int32:
     bytes of code from where the unrolled loop is entered to 4 bytes behind it, 0 after the last.
+    From one row of the filter to the next the pixels advance by `skip`; without it, a header with
+    no chunk stands between them.
     """
     parts, k = [], 0
     pairs = words.shape[1]
     for n, opened in zip(lengths, opens, strict=True):
-        advance = n + (skip if opened else 0)
+        if opened and skip is None:
+            parts.append(_header(0, 8, 0))
+        advance = n + (skip or 0 if opened else 0)
         parts.append(_header(advance, 8 + 4 * pairs * n, (n - 1) * _K_BYTES + 4))
         parts.append(words[k : k + n].reshape(-1))
         k += n
@@ -175,7 +250,7 @@ def _header(advance: int, size: int, entry: int) -> Array:
 
 
 def _rows(plan: _Plan, kernel_h: int) -> int:
-    """Return the rows of input that a call copies."""
+    """Return the rows of input that are copied at a time."""
     return 0 if plan.direct else (plan.band - 1) * plan.stride_h + kernel_h
 
 
@@ -184,19 +259,40 @@ def _rows_bytes(plan: _Plan, site: Site) -> int:
     return _rows(plan, site.call.input(1).shape[1]) * plan.pitch
 
 
+def _wide_bytes(site: Site, plan: _Plan, headers: int) -> int:
+    """Return the scratch bytes of a group's expanded stream with so many headers added."""
+    if site.optimize == "speed":
+        return 0
+    weights = _padded(plan.weights, max(plan.weights.shape[0], GROUP))
+    return 8 * (1 + headers + weights.shape[1]) + 8 * max(
+        len(pack.chunks(weights[f : f + GROUP], plan.segments))
+        for f in _firsts(plan.weights.shape[0])
+    )
+
+
 def scratch(site: Site) -> int:
     """Return the bytes of: copied rows, a group's expanded stream, a tile of narrow output."""
     plan = _plan(site)
     assert plan is not None
-    size = _rows_bytes(plan, site)
-    if site.optimize != "speed":
-        width = max(plan.weights.shape[0], GROUP)
-        weights = _padded(plan.weights, width)
-        size += 8 + max(
-            8 * plan.weights.shape[1] + 8 * len(pack.chunks(weights[f : f + GROUP], plan.segments))
-            for f in _firsts(plan.weights.shape[0])
-        )
-    return size + 16
+    return _rows_bytes(plan, site) + 16 + _wide_bytes(site, plan, 0)
+
+
+def scratch_rows(site: Site) -> int:
+    """Return the bytes of: where pixels are, zero points, windows at the border, the stream."""
+    plan = _plan(site)
+    assert plan is not None
+    g = window.convolution(site.call)
+    loose = _columns(site, plan)[2]
+    size = (1 + -(-loose // 3)) * g.kernel_h * 16 + _zeros(site)
+    size += -(-_outside(site) * g.kernel_h * plan.segments[0] // 4) * 4
+    return size + _wide_bytes(site, plan, g.kernel_h - 1)
+
+
+def _outside(site: Site) -> int:
+    """Return how many columns' windows reach beyond the image."""
+    g = window.convolution(site.call)
+    starts = np.arange(g.out_w) * g.stride_w - g.pad_left
+    return int(((starts < 0) | (starts + g.kernel_w > g.in_w)).sum())
 
 
 def constants(site: Site) -> dict[str, int]:
@@ -215,23 +311,45 @@ def _accepts_band(site: Site) -> bool:
     return plan is not None and plan.band == _BAND
 
 
+def _rows_band(site: Site) -> int:
+    """Return the rows of output per streamed call: more than 1 where rows are narrow."""
+    g = window.convolution(site.call)
+    plan = _plan(site)
+    return _BAND if plan is not None and plan.direct and g.out_w <= _NARROW else 1
+
+
+def _accepts_narrow(site: Site) -> bool:
+    return accepts(site) and _rows_band(site) == _BAND
+
+
 CONV_2D: tuple[Kernel, ...] = (
-    Kernel(
-        "rv32/conv_2d",
-        "td_conv_2d_rv32",
-        accepts=_accepts_band,
-        params=params,
-        constants=constants,
-        scratch=scratch,
-        band=_BAND,
+    *(
+        Kernel(
+            "rv32/conv_2d",
+            "td_conv_2d_rv32",
+            accepts=condition,
+            params=params,
+            constants=constants,
+            scratch=scratch,
+            whole=whole,
+            band=band,
+        )
+        for condition, band, whole in (
+            (_accepts_band, _BAND, lambda site: False),
+            (accepts, 1, _whole),
+        )
     ),
-    Kernel(
-        "rv32/conv_2d",
-        "td_conv_2d_rv32",
-        accepts=accepts,
-        params=params,
-        constants=constants,
-        scratch=scratch,
-        whole=_whole,
+    *(
+        Kernel(
+            "rv32/conv_2d_rows",
+            "td_conv_2d_rows_rv32",
+            accepts=condition,
+            params=params_rows,
+            constants=constants,
+            scratch=scratch_rows,
+            band=band,
+            by_rows=True,
+        )
+        for condition, band in ((_accepts_narrow, _BAND), (accepts, 1))
     ),
 )

@@ -62,14 +62,14 @@ class _Plan:
     scale: pack.Scaling
 
 
-def _plan(site: Site) -> _Plan | None:
+def _plan(site: Site, rows_given: bool = False) -> _Plan | None:
     from tinydeploy.ops.depthwise_conv_2d import params as portable
 
     call = site.call
     p, g = portable(call, site.profile), window.convolution(call)
     if not (g.out_h and g.out_w and g.in_h and g.in_w):
         return None
-    turned = g.in_w == g.out_w == g.kernel_w == 1 and g.pad_left == 0
+    turned = g.in_w == g.out_w == g.kernel_w == 1 and g.pad_left == 0 and not rows_given
     shape: tuple[int, ...] = (
         g.in_h, g.in_w, g.out_h, g.out_w, g.kernel_h, g.kernel_w,
         g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.pad_top, g.pad_left,
@@ -85,7 +85,9 @@ def _plan(site: Site) -> _Plan | None:
         stride_h = dil_h = 1
     rows = max(top + in_h, (out_h - 1) * stride_h + (kernel_h - 1) * dil_h + 1)
     pitch = max(left + in_w, (out_w - 1) * stride_w + (kernel_w - 1) * dil_w + 1)
-    if rows * pitch > 32768 or (kernel_w - 1) * dil_w + _MAX_TILE * stride_w > 2000:
+    if (rows * pitch > 32768 and not rows_given) or (
+        kernel_w - 1
+    ) * dil_w + _MAX_TILE * stride_w > 2000:
         return None
     w = np.moveaxis(p.weights, 2, 0)
     start = p.bias.astype(np.int64) + p.in_offset * w.astype(np.int64).sum((1, 2))
@@ -103,9 +105,27 @@ def _plan(site: Site) -> _Plan | None:
 
 
 def accepts(site: Site) -> bool:
-    if site.isa != "rv32imac" or site.optimize == "size" or not site.call.output.elements:
-        return False
-    return _plan(site) is not None
+    return _able(site) and _plan(site) is not None
+
+
+def _able(site: Site) -> bool:
+    return site.isa == "rv32imac" and site.optimize != "size" and site.call.output.elements > 0
+
+
+def _tables(site: Site, plan: _Plan) -> tuple[Array, Array]:
+    """Return the weights [out_c, kernel_h * kernel_w] and heads of all channels."""
+    from tinydeploy.ops.depthwise_conv_2d import params as portable
+
+    p = portable(site.call, site.profile)
+    weights = np.moveaxis(p.weights, 2, 0).reshape(p.weights.shape[2], -1)
+    if site.optimize == "speed":
+        weights = weights.astype(np.int32) * 4
+    scale = plan.scale
+    # Where the weights carry no factor 4, the kernel multiplies the sum by it.
+    start = plan.start * 4 if site.optimize == "speed" else plan.start
+    start = wrap32(start).astype(np.int32)
+    heads = np.stack([start, scale.multiplier, scale.addend, scale.shift], axis=1)
+    return np.ascontiguousarray(weights), heads
 
 
 def params(site: Site) -> Params:
@@ -115,19 +135,11 @@ def params(site: Site) -> Params:
     assert plan is not None
     p = portable(site.call, site.profile)
     out_c = p.weights.shape[2]
-    weights = np.moveaxis(p.weights, 2, 0).reshape(out_c, -1)
-    if site.optimize == "speed":
-        weights = weights.astype(np.int32) * 4
-    scale = plan.scale
-    # Where the weights carry no factor 4, the kernel multiplies the sum by it.
-    start = plan.start * 4 if site.optimize == "speed" else plan.start
-    start = wrap32(start).astype(np.int32)
-    heads = np.stack([start, scale.multiplier, scale.addend, scale.shift], axis=1)
     return Params(
         plan.in_h, plan.in_w, p.in_c, p.depth_multiplier, _plane(plan), plan.pitch,
         plan.top * plan.pitch + plan.left, -p.in_offset, plan.out_h, plan.out_w, out_c,
         plan.kernel_h, plan.stride_h * plan.pitch, plan.dilation_h * plan.pitch,
-        p.clamp_min, p.clamp_max, np.ascontiguousarray(weights), heads,
+        p.clamp_min, p.clamp_max, *_tables(site, plan),
     )  # fmt: skip
 
 
@@ -237,6 +249,63 @@ def constants_3x3(site: Site) -> dict[str, int]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class RowsParams:
+    """Mirror td_depthwise_rows_rv32_params."""
+
+    in_w: int
+    in_c: int
+    multiplier_: int
+    left: int
+    fill: int
+    out_w: int
+    out_c: int
+    kernel_h: int
+    clamp_min: int
+    clamp_max: int
+    weights: Array
+    heads: Array
+
+
+def accepts_rows(site: Site) -> bool:
+    return _able(site) and _plan(site, rows_given=True) is not None
+
+
+def params_rows(site: Site) -> RowsParams:
+    from tinydeploy.ops.depthwise_conv_2d import params as portable
+
+    plan = _plan(site, rows_given=True)
+    assert plan is not None
+    p = portable(site.call, site.profile)
+    return RowsParams(
+        plan.in_w, p.in_c, p.depth_multiplier, plan.left, -p.in_offset, plan.out_w,
+        p.weights.shape[2], plan.kernel_h, p.clamp_min, p.clamp_max, *_tables(site, plan),
+    )  # fmt: skip
+
+
+def scratch_rows(site: Site) -> int:
+    """Return the bytes of a zero point, and of a tile's input with its padding."""
+    plan = _plan(site, rows_given=True)
+    assert plan is not None
+    c = constants_rows(site)
+    span = (c["tile"] - 1) * plan.stride_w + (plan.kernel_w - 1) * plan.dilation_w + 1
+    return 4 + -(-span * plan.kernel_h // 4) * 4
+
+
+def constants_rows(site: Site) -> dict[str, int]:
+    plan = _plan(site, rows_given=True)
+    assert plan is not None
+    return {
+        "kernel_h": plan.kernel_h,
+        "kernel_w": plan.kernel_w,
+        "stride": plan.stride_w,
+        "dilation": plan.dilation_w,
+        "tile": _tile(plan.out_w),
+        "away": int(plan.scale.signed),
+        "wide": int(site.optimize == "speed"),
+    }
+
+
 DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (
     Kernel(
         "rv32/depthwise_3x3",
@@ -255,5 +324,14 @@ DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (
         constants=constants,
         scratch=scratch,
         whole=_plain,
+    ),
+    Kernel(
+        "rv32/depthwise_rows",
+        "td_depthwise_rows_rv32",
+        accepts=accepts_rows,
+        params=params_rows,
+        constants=constants_rows,
+        scratch=scratch_rows,
+        by_rows=True,
     ),
 )
