@@ -132,6 +132,11 @@ def core_of(target: Target, optimize: str) -> Core:
     return Core(target.isa, frozenset(target.features), optimize)
 
 
+def compiler_level(optimize: str) -> str:
+    """Return the compiler's optimisation level that goes with a goal."""
+    return "-Os" if optimize == "size" else "-O2"
+
+
 def prepare(
     path: Path,
     profile: str,
@@ -142,11 +147,6 @@ def prepare(
     schedule: Schedule = "layer",
 ) -> Prepared:
     """Import, rewrite and plan a model; raises ModelError or UsageError.
-def compiler_level(optimize: str) -> str:
-    """Return the compiler's optimisation level that goes with a goal."""
-    return "-Os" if optimize == "size" else "-O2"
-
-
 
     Without a core the plan is for the portable kernels. `preferred` names kernels that tuning
     found, per node. `schedule` is "layer" (each node whole) or "streamed" (runs of nodes row by row
