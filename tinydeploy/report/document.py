@@ -82,6 +82,42 @@ class PlanFigures(_Part, frozen=True, kw_only=True):
     segments: list[SegmentFigures]
 
 
+class PeakBuffer(_Part, frozen=True, kw_only=True):
+    """Describe a buffer alive at the peak; for a ring, the nodes that make it as long as it is."""
+
+    name: str
+    kind: str
+    bytes: int
+    rows_held: int
+    rows: int
+    readers: list[int]
+    waits_for: list[int]
+
+
+class VariantFigures(_Part, frozen=True, kw_only=True):
+    """Give the arena of the network with one change; `searched`: its segments, too, are new."""
+
+    node: int
+    op: str
+    change: str
+    before: str
+    after: str
+    arena_bytes: int
+    searched: bool
+
+
+class ExplainFigures(_Part, frozen=True, kw_only=True):
+    """Say what makes the peak and what would lower it; `untried` changes took too long."""
+
+    nodes: list[int]
+    kind: str
+    alive_bytes: int
+    next_alive_bytes: int
+    buffers: list[PeakBuffer]
+    variants: list[VariantFigures]
+    untried: int
+
+
 class MismatchFigures(_Part, frozen=True, kw_only=True):
     """Name the first differing value."""
 
@@ -149,6 +185,7 @@ class Document(_Part, frozen=True, kw_only=True, omit_defaults=True):
     profile: str
     memory: MemoryFigures
     plan: PlanFigures
+    explain: ExplainFigures | None = None
     verify: VerifyFigures | None = None
     profile_run: ProfileRun | None = None
     accuracy: Accuracy | None = None

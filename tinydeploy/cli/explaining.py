@@ -1,0 +1,41 @@
+"""Turn a prepared network into the reasons for its arena, by planning networks much like it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tinydeploy.ir import Graph
+from tinydeploy.pipeline import Clock, Prepared
+from tinydeploy.plan import search
+from tinydeploy.plan.explain import Explanation, explain
+from tinydeploy.plan.join import join_in_memory
+from tinydeploy.plan.layout import MemoryPlan
+from tinydeploy.plan.select import Selection, select
+
+
+def explained(
+    prepared: Prepared, allocator: str, clock: Clock, seconds: float = 8.0
+) -> Explanation:
+    """Return what makes the arena as large as it is and which changes would lower it.
+
+    Takes about `seconds`, and the time of one plan at least.
+    """
+    profile, core, wanted = prepared.profile, prepared.plan.selection.core, prepared.wanted
+    if wanted.ram is not None:
+        # A budget asks for the fastest plan within it; here the question is how small it can be.
+        wanted = replace(wanted, ram=None, schedule="streamed")
+
+    def chosen(graph: Graph) -> Selection:
+        selection = select(graph, profile, core)
+        return join_in_memory(graph, profile, selection, streamed=wanted.schedule != "layer")
+
+    def again(graph: Graph) -> MemoryPlan:
+        plan, _ = search.plan(graph, profile, chosen(graph), wanted, allocator)
+        return plan
+
+    def keep(graph: Graph) -> MemoryPlan:
+        segments, streamed = prepared.plan.segments, wanted.streamed_input
+        return search.plan_segments(graph, profile, chosen(graph), segments, allocator, streamed)
+
+    with clock.stage("explain") as progress:
+        return explain(prepared.graph, prepared.plan, again, keep, seconds, progress)
