@@ -27,7 +27,10 @@ from tinydeploy.ops._addsub import Attributes as AddAttributes
 from tinydeploy.ops._window import Window
 from tinydeploy.ops.fully_connected import Attributes as DenseAttributes
 from tinydeploy.pipeline import core_of
+from tinydeploy.plan.layout import Segment
 from tinydeploy.plan.planner import plan_layers
+from tinydeploy.plan.rows import by_rows
+from tinydeploy.plan.search import plan_segments
 from tinydeploy.plan.select import Selection, select
 from tinydeploy.run.device import open_device
 from tinydeploy.targets import Target, load_target
@@ -126,6 +129,20 @@ class Net:
                      tuple(self.outputs))  # fmt: skip
 
 
+def longest_segments(rows: Selection) -> list[Segment]:
+    """Return segments of the nodes that have a kernel by rows, up to 30 of them, and the others."""
+    segments: list[Segment] = []
+    for position, kernel in enumerate(rows.kernels):
+        last = segments[-1] if segments else None
+        if kernel is None:
+            segments.append(Segment("layer", (position,)))
+        elif last is not None and last.kind == "streamed" and len(last.nodes) < 30:
+            segments[-1] = Segment("streamed", (*last.nodes, position))
+        else:
+            segments.append(Segment("streamed", (position,)))
+    return segments
+
+
 def run_on(
     target: Target,
     graph: Graph,
@@ -133,16 +150,22 @@ def run_on(
     profile: str = "litert",
     samples: int = 4,
     functions: Sequence[str] = (),
+    streamed: bool = False,
 ) -> tuple[Verdict, tuple[int, ...], Selection]:
     """Build and run a graph; return the verdict, the counts per node and the kernels used.
 
-    `functions` are kernels that must have been chosen (by function name) somewhere.
+    `functions` are kernels that must have been chosen (by function name) somewhere. `streamed`
+    runs every node row by row that can be, in segments as long as possible.
     """
     semantics = PROFILES[profile]
     selection = select(graph, semantics, core_of(target, optimize))
-    used = {k.function for k in selection.kernels if k}
+    if streamed:
+        segments = longest_segments(by_rows(graph, semantics, selection))
+        plan = plan_segments(graph, semantics, selection, segments, "greedy")
+    else:
+        plan = plan_layers(graph, "greedy", selection, semantics)
+    used = {k.function for k in plan.selection.kernels if k}
     assert used.issuperset(functions), f"wanted {functions}, chosen {sorted(used)}"
-    plan = plan_layers(graph, "greedy", selection, semantics)
     generated = generate(graph, plan, semantics, Provenance("lab", "", target.name, "lab"))
     with tempfile.TemporaryDirectory() as folder:
         firmware = build_firmware(
