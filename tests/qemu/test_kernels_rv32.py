@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -181,9 +181,14 @@ def test_rows_in_rings(optimize: str) -> None:
     y = net.depthwise(x, (3, 3), dilation=2, multiplier=2)
     net.output(net.conv(net.depthwise(y, (3, 3), 2, pads=(0, 1, 2, 0)), 8))
     net.output(net.plus(x, net.conv(net.depthwise(x, (7, 7)), 4, (3, 1), dilation=2)))
+    for width, stride, padding in product((2, 3, 4, 5, 6, 8), (1, 2), ("SAME", "VALID")):
+        if width > 2 or padding == "SAME":
+            x = net.conv(net.input(5, width, 2), 3)
+            net.output(net.conv(net.depthwise(x, (3, 3), stride, padding=padding), 4))
     exact_by_rows(
-        net.graph(), optimize, "td_conv_2d_rows_rv32", "td_depthwise_rows_rv32", "td_add_rv32"
-    )
+        net.graph(), optimize, "td_conv_2d_rows_rv32", "td_depthwise_rows_rv32",
+        "td_depthwise_3x3_rows_rv32", "td_add_rv32",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("optimize", MODES)

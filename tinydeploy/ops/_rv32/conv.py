@@ -264,7 +264,7 @@ def _wide_bytes(site: Site, plan: _Plan, headers: int) -> int:
     if site.optimize == "speed":
         return 0
     weights = _padded(plan.weights, max(plan.weights.shape[0], GROUP))
-    return 8 * (1 + headers + weights.shape[1]) + 8 * max(
+    return 8 * (1 + headers + int(weights.shape[1])) + 8 * max(
         len(pack.chunks(weights[f : f + GROUP], plan.segments))
         for f in _firsts(plan.weights.shape[0])
     )

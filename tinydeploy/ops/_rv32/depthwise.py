@@ -306,6 +306,75 @@ def constants_rows(site: Site) -> dict[str, int]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Rows3x3Params:
+    """Mirror td_depthwise_3x3_rows_rv32_params."""
+
+    channels: int
+    clamp_min: int
+    clamp_max: int
+    fill: int
+    bytes: int
+    weights: Array
+    heads: Array
+
+
+def _right(plan: _Plan) -> int:
+    """Return the columns of padding on the right that outputs read."""
+    return max(0, (plan.out_w - 1) * plan.stride_w + 3 - plan.left - plan.in_w)
+
+
+def accepts_3x3_rows(site: Site) -> bool:
+    """Accept 3x3 filters of stride 1 or 2 with at most one column of padding on each side."""
+    from tinydeploy.ops.depthwise_conv_2d import params as portable
+
+    if not accepts_rows(site):
+        return False
+    plan, p = _plan(site, rows_given=True), portable(site.call, site.profile)
+    assert plan is not None
+    return (
+        plan.kernel_h == plan.kernel_w == 3
+        and plan.stride_w <= 2
+        and plan.dilation_w == p.depth_multiplier == 1
+        and plan.left <= 1
+        and _right(plan) <= 1
+        and plan.out_w >= 2
+        and plan.in_w >= 2
+        and _has_rows(plan)
+    )
+
+
+def _has_rows(plan: _Plan) -> bool:
+    """Tell whether every row of output reads a row of the image."""
+    first = np.arange(plan.out_h) * plan.stride_h - plan.top
+    rows = first[:, None] + np.arange(plan.kernel_h) * plan.dilation_h
+    return bool(((rows >= 0) & (rows < plan.in_h)).any(1).all())
+
+
+def params_3x3_rows(site: Site) -> Rows3x3Params:
+    plan = _plan(site, rows_given=True)
+    assert plan is not None
+    p = params_rows(site)
+    heads = p.heads.copy()
+    heads[:, 0] = wrap32(plan.start * 4).astype(np.int32)
+    return Rows3x3Params(
+        p.in_c, p.clamp_min, p.clamp_max, p.fill, (p.out_w - _right(plan)) * p.in_c,
+        p.weights, heads,
+    )  # fmt: skip
+
+
+def constants_3x3_rows(site: Site) -> dict[str, int]:
+    plan = _plan(site, rows_given=True)
+    assert plan is not None
+    return {
+        "stride": plan.stride_w,
+        "left": plan.left,
+        "right": _right(plan),
+        "away": int(plan.scale.signed),
+        "wide": int(site.optimize == "speed"),
+    }
+
+
 DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (
     Kernel(
         "rv32/depthwise_3x3",
@@ -324,6 +393,14 @@ DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (
         constants=constants,
         scratch=scratch,
         whole=_plain,
+    ),
+    Kernel(
+        "rv32/depthwise_3x3_rows",
+        "td_depthwise_3x3_rows_rv32",
+        accepts=accepts_3x3_rows,
+        params=params_3x3_rows,
+        constants=constants_3x3_rows,
+        by_rows=True,
     ),
     Kernel(
         "rv32/depthwise_rows",
