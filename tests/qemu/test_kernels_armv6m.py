@@ -38,6 +38,11 @@ def test_depthwise_layers(build: Callable[[int], Net]) -> None:
     prove(build(23), "balanced", ["depthwise_conv_2d_armv6m"], target=TARGET)
 
 
+@pytest.mark.parametrize("build", [windows, chains, sums])
+def test_row_by_row(build: Callable[[int], Net]) -> None:
+    prove(build(26), "balanced", [], target=TARGET, streamed=True)
+
+
 def test_sums() -> None:
     prove(sums(25), "balanced", ["add_armv6m"], target=TARGET)
 
@@ -52,4 +57,4 @@ def test_dense_layers(optimize: str, profile: str) -> None:
 @pytest.mark.parametrize("seed", range(30, 36))
 @pytest.mark.parametrize("build", [pointwise, windows, chains, taps, dense, sums])
 def test_more_seeds(build: Callable[[int], Net], seed: int) -> None:
-    prove(build(seed), MODES[seed % 2], [], target=TARGET)
+    prove(build(seed), MODES[seed % 2], [], target=TARGET, streamed=seed % 3 == 0)

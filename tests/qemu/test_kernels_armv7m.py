@@ -27,11 +27,12 @@ def prove(
     functions: Sequence[str],
     profile: str = "litert",
     target: str = "mps2-an385",
+    streamed: bool = False,
 ) -> None:
     """Run a graph on the target and compare every output; the named kernels must be in use."""
     verdict, _, _ = run_on(
         load_target(target), net.graph(), optimize, profile, samples=3,
-        functions=[f"td_{f}" for f in functions],
+        functions=[f"td_{f}" for f in functions], streamed=streamed,
     )  # fmt: skip
     assert verdict.bit_exact, verdict.first_mismatch
 
@@ -96,11 +97,21 @@ def chains(seed: int) -> Net:
         ((6, 6), 5, (2, 4), 1, "VALID"),
         ((3, 1), 4, (3, 1), 1, "SAME"),
         ((2, 2), 9, (3, 3), 1, "SAME"),
+        ((4, 14), 2, (5, 5), 1, "SAME"),
+        ((5, 13), 2, (7, 7), 1, "SAME"),
+        ((5, 24), 2, (3, 3), 2, "SAME"),
+        ((6, 23), 2, (5, 5), 2, "SAME"),
     )
     for (h, w), channels, kernel, stride, padding in cases:
         x = net.conv(net.input(h, w, 3), channels)
         x = net.depthwise(x, kernel, stride, 1, padding)
         net.output(net.conv(x, 4))
+    x = net.depthwise(net.conv(net.input(6, 7, 3), 5), (3, 3))
+    rescaled(net, 1 / 100)  # shifts of 1 and less
+    net.output(x)
+    x = net.depthwise(net.conv(net.input(6, 7, 3), 5), (3, 3), zero=-128)
+    rescaled(net, 1 / 60)
+    net.output(x)
     x = net.conv(net.input(7, 6, 2), 5, zero=-128)
     x = net.depthwise(x, (3, 3), pads=(2, 0, 0, 3), zero=-128)
     net.output(net.depthwise(x, (3, 3), 1, zero=-128))
@@ -179,6 +190,19 @@ def test_depthwise_layers_of_any_shape(optimize: str) -> None:
     prove(taps(4), optimize, ["depthwise_conv_2d_armv7m_taps"])
 
 
+@pytest.mark.parametrize("optimize", MODES)
+@pytest.mark.parametrize(
+    ("build", "functions"),
+    [
+        (windows, ["conv_2d_armv7m"]),
+        (chains, ["depthwise_conv_2d_armv7m_row", "depthwise_conv_2d_armv7m_taps"]),
+        (sums, ["add_armv7m"]),
+    ],
+)
+def test_row_by_row(build: Callable[[int], Net], functions: Sequence[str], optimize: str) -> None:
+    prove(build(8), optimize, functions, streamed=True)
+
+
 def test_sums() -> None:
     prove(sums(6), "balanced", ["add_armv7m"])
 
@@ -202,4 +226,4 @@ def test_dense_layers(optimize: str, profile: str) -> None:
 @pytest.mark.parametrize("seed", range(10, 16))
 @pytest.mark.parametrize("build", [pointwise, windows, chains, taps, dense, sums])
 def test_more_seeds(build: Callable[[int], Net], seed: int) -> None:
-    prove(build(seed), MODES[seed % 2], [])
+    prove(build(seed), MODES[seed % 2], [], streamed=seed % 3 == 0)

@@ -29,8 +29,7 @@ def _fits_pieces(sums: Sums, pieces: int) -> bool:
     kept = _PIECE_BITS[pieces] * (pieces - 1)
     largest = int(np.abs(sums.multiplier).max()) >> kept
     biggest = max(largest + 1, 1 << _PIECE_BITS[pieces]) * (sums.largest + 1)
-    shift = np.where(sums.multiplier == 0, 1, sums.shift)
-    constant = 257 << int(31 - kept + shift.max() - 1)
+    constant = 257 << int(31 - kept + sums.shift.max() - 1)
     rounding = 1 << (32 - kept)
     return biggest + constant + rounding < 1 << 31
 
@@ -44,16 +43,11 @@ def fits(sums: Sums, operator: str, site: Site) -> bool:
     """Tell whether sums can be scaled in pieces; biases leave five bits for the shift."""
     return (
         not site.profile.rounds_once(operator)
-        and bool(((sums.shift >= 1) | (sums.multiplier == 0)).all())
+        and bool((sums.shift >= 1).all())
         and bool((sums.shift < 20).all())
         and bool((np.abs(sums.bias) < 1 << 26).all())
         and pieces_of(sums) is not None
     )
-
-
-def scaling(sums: Sums) -> tuple[Array, Array]:
-    """Return (multipliers, shifts), shift 1 where the multiplier is 0."""
-    return sums.multiplier, np.where(sums.multiplier == 0, 1, sums.shift)
 
 
 def accepts(site: Site) -> bool:
@@ -75,13 +69,12 @@ def constants(site: Site) -> dict[str, int]:
 
 def stream_of(sums: Sums, wide: bool) -> Array:
     """Return the stream: per channel bias and shift, weights, multiplier."""
-    multiplier, shift = scaling(sums)
     weights = np.pad(sums.weights, [(0, 0), (0, -sums.weights.shape[1] % 4)])
     parts = []
-    for c in range(len(multiplier)):
-        parts.append(np.array(sums.bias[c] << 5 | shift[c], "<i4").tobytes())
+    for c in range(len(sums.bias)):
+        parts.append(np.array(sums.bias[c] << 5 | sums.shift[c], "<i4").tobytes())
         parts.append(weights[c].astype("<i4" if wide else "i1").tobytes())
-        parts.append(np.array(multiplier[c], "<i4").tobytes())
+        parts.append(np.array(sums.multiplier[c], "<i4").tobytes())
     return np.frombuffer(b"".join(parts), "<i4").astype(np.int32)
 
 

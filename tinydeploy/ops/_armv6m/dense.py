@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinydeploy.ops._armv6m.conv import pieces_of, scaling
+from tinydeploy.ops._armv6m.conv import pieces_of
 from tinydeploy.ops._armv7m.conv import Sums
 from tinydeploy.ops._armv7m.dense import Params, dense_sums
 from tinydeploy.ops.base import Array, Kernel, Site
@@ -19,7 +19,7 @@ def accepts(site: Site) -> bool:
     sums, depth = dense_sums(site), site.call.input(1).shape[1]
     return (
         (site.call.input().elements == depth or depth % 4 == 0)
-        and bool(((sums.shift >= 1) | (sums.multiplier == 0)).all())
+        and bool((sums.shift >= 1).all())
         and bool((sums.shift < 20).all())
         and bool((np.abs(sums.bias) < 1 << 26).all())
         and pieces_of(sums) is not None
@@ -32,10 +32,9 @@ def _single(site: Site) -> bool:
 
 def stream_of(sums: Sums, wide: bool) -> Array:
     """Return the stream: per four channels biases and shifts, weights, multipliers."""
-    multiplier, shift = scaling(sums)
-    units = -len(multiplier) % _GROUP
-    head = np.pad(sums.bias << 5 | shift, (0, units), constant_values=1).astype("<i4")
-    multiplier = np.pad(multiplier, (0, units)).astype("<i4")
+    units = -len(sums.bias) % _GROUP
+    head = np.pad(sums.bias << 5 | sums.shift, (0, units), constant_values=1).astype("<i4")
+    multiplier = np.pad(sums.multiplier, (0, units)).astype("<i4")
     weights = np.pad(sums.weights, [(0, units), (0, -sums.weights.shape[1] % 4)])
     parts = []
     for first in range(0, len(head), _GROUP):

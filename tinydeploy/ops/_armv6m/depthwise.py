@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinydeploy.ops import _window as window
-from tinydeploy.ops._armv6m.conv import fits, pieces_of, scaling
+from tinydeploy.ops._armv6m.conv import fits, pieces_of
 from tinydeploy.ops._armv7m.depthwise import (
     TapParams,
     depthwise_sums,
@@ -24,8 +24,8 @@ def accepts(site: Site) -> bool:
 
 def params(site: Site) -> TapParams:
     sums = depthwise_sums(site)
-    multiplier, shift = scaling(sums)
-    return tap_params_of(site, sums, 2 * sums.out_zero + 1, [sums.bias << 5 | shift, multiplier])
+    head = sums.bias << 5 | sums.shift
+    return tap_params_of(site, sums, 2 * sums.out_zero + 1, [head, sums.multiplier])
 
 
 def constants(site: Site) -> dict[str, int]:

@@ -15,6 +15,7 @@ from tinydeploy.ops.base import Array, Kernel, Site
 
 # A sum in the lower field of a 64-bit accumulator has 23 bits.
 FIELD_BITS = 23
+_LEAST_SHIFT = 2  # of channels whose sums are all 0: any core's kernels have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +61,21 @@ def sums_of(
     out_zero: int,
     clamp: tuple[int, int],
 ) -> Sums:
-    """Bound the sums of [channels, products] weights over int8 activations."""
-    w = weights.astype(np.int64)
+    """Bound the sums of [channels, products] weights over int8 activations.
+
+    A channel whose sums all scale to 0 becomes one of zeros: its bias may be of any size.
+    """
+    w, shift = weights.astype(np.int64), -shift.astype(np.int64)
     least, most = -128 - in_zero, 127 - in_zero
     low = bias + np.minimum(w * least, w * most).sum(axis=1)
     high = bias + np.maximum(w * least, w * most).sum(axis=1)
+    largest = np.maximum(np.abs(low), np.abs(high)) * multiplier.astype(np.float64)
+    live = largest >= 0.2 * 2.0 ** (31.0 + shift)  # rounding twice, 0.25 can become 1
     return Sums(
-        weights, bias - in_zero * w.sum(axis=1), multiplier.astype(np.int64),
-        -shift.astype(np.int64), low, high, in_zero, out_zero, *clamp,
+        np.where(live[:, None], weights, 0).astype(np.int8),
+        np.where(live, bias - in_zero * w.sum(axis=1), 0),
+        np.where(live, multiplier, 0).astype(np.int64), np.where(live, shift, _LEAST_SHIFT),
+        np.where(live, low, 0), np.where(live, high, 0), in_zero, out_zero, *clamp,
     )  # fmt: skip
 
 
@@ -85,19 +93,27 @@ def convolution_sums(site: Site) -> Sums:
 
 
 def fits(sums: Sums, operator: str, site: Site) -> bool:
-    """Tell whether the sums fit a field, and every channel scales down by at least 4."""
+    """Tell whether the sums fit a field, and every channel scales down by at least 2."""
     return (
         not site.profile.rounds_once(operator)
         and sums.largest < 1 << (FIELD_BITS - 1)
-        and bool(((sums.shift >= 2) | (sums.multiplier == 0)).all())
+        and bool((sums.shift >= 1).all())
         and bool((np.abs(sums.bias) < 1 << 31).all())
     )
 
 
-def scaling(sums: Sums) -> tuple[Array, Array]:
-    """Return (multipliers, shifts - 2); a sum that always scales to 0 gets the multiplier 0."""
-    nothing = (sums.shift >= FIELD_BITS) | (sums.multiplier == 0)
-    return np.where(nothing, 0, sums.multiplier), np.where(nothing, 0, sums.shift - 2)
+def doubled(sums: Sums) -> bool:
+    """Tell whether sums are doubled before they are scaled.
+
+    That leaves the rounded high product by itself, to which the sign is added; and it takes a shift
+    of 1, where a high product with one more bit takes a shift of 2.
+    """
+    return sums.signed or bool((sums.shift < 2).any())
+
+
+def scaling(sums: Sums, twice: bool) -> tuple[Array, Array]:
+    """Return (multipliers, shifts to the bit after the point) of sums that are `doubled` or not."""
+    return sums.multiplier, sums.shift - (1 if twice else 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +225,7 @@ def accepts(site: Site) -> bool:
 def constants(site: Site) -> dict[str, int]:
     sums = convolution_sums(site)
     return {
-        "sign": int(sums.signed),
+        "sign": int(doubled(sums)),
         "clamp": int(sums.clamped),
         "wide": int(site.optimize == "speed"),
         "pads": pads(site),
@@ -218,7 +234,7 @@ def constants(site: Site) -> dict[str, int]:
 
 def stream_of(sums: Sums, wide: bool) -> Array:
     """Return the stream: per two channels biases, multipliers, weights, shifts."""
-    multiplier, shift = scaling(sums)
+    multiplier, shift = scaling(sums, doubled(sums))
     channels = len(multiplier)
     order = [*range(channels - channels % 2), *([channels - 1] * (2 * (channels % 2)))]
     parts = []
@@ -234,8 +250,8 @@ def stream_of(sums: Sums, wide: bool) -> Array:
 
 def params(site: Site, band: int) -> Params:
     sums = convolution_sums(site)
-    zero = (2 * sums.out_zero + 1) * (2 if sums.signed else 1)
-    return params_of(site, sums, band, zero, stream_of(sums, site.optimize == "speed"))
+    stream = stream_of(sums, site.optimize == "speed")
+    return params_of(site, sums, band, 2 * sums.out_zero + 1, stream)
 
 
 CONVOLUTIONS = kernels(

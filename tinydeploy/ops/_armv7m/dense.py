@@ -60,7 +60,7 @@ def accepts(site: Site) -> bool:
     sums = dense_sums(site)
     return (
         sums.largest < 1 << (FIELD_BITS - 1)
-        and bool(((sums.shift >= 2) | (sums.multiplier == 0)).all())
+        and bool((sums.shift >= 2).all())
         and bool((np.abs(sums.bias) < 1 << 31).all())
     )
 
@@ -73,9 +73,9 @@ def _signed(site: Site, sums: Sums) -> bool:
     return sums.signed and not _single(site)
 
 
-def stream_of(sums: Sums, wide: bool) -> Array:
+def stream_of(sums: Sums, wide: bool, twice: bool) -> Array:
     """Return the stream: per eight channels biases, weights, multipliers, shifts."""
-    multiplier, shift = scaling(sums)
+    multiplier, shift = scaling(sums, twice)
     field = FIELD_BITS if wide else FIELD_BITS + 1
     parts = []
     for first in range(0, len(multiplier), _GROUP):
@@ -102,10 +102,10 @@ def stream_of(sums: Sums, wide: bool) -> Array:
 def params(site: Site) -> Params:
     call, sums = site.call, dense_sums(site)
     units, depth = call.input(1).shape
-    zero = (2 * sums.out_zero + 1) * (2 if _signed(site, sums) else 1)
     return Params(
-        call.input().elements // depth, depth, units, zero, sums.clamp_min, sums.clamp_max,
-        stream_of(sums, site.optimize == "speed"),
+        call.input().elements // depth, depth, units, 2 * sums.out_zero + 1,
+        sums.clamp_min, sums.clamp_max,
+        stream_of(sums, site.optimize == "speed", _signed(site, sums)),
     )  # fmt: skip
 
 

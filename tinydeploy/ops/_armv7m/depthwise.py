@@ -5,13 +5,13 @@ One SMLAL multiplies one element by the weights of two output rows, packed 23 bi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinydeploy.ops import _window as window
-from tinydeploy.ops._armv7m.conv import Sums, fits, scaling, sums_of
+from tinydeploy.ops._armv7m.conv import Sums, doubled, fits, scaling, sums_of
 from tinydeploy.ops.base import Array, Kernel, Site
 from tinydeploy.ops.layout import PLAIN, Layout
 
@@ -21,7 +21,7 @@ _LARGEST = 7  # rows and columns of a filter
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """Mirror td_depthwise_conv_2d_armv7m_params."""
+    """Mirror td_depthwise_conv_2d_armv7m_params and td_depthwise_conv_2d_armv7m_row_params."""
 
     channels: int
     out_w: int
@@ -30,6 +30,7 @@ class Params:
     x_step: int
     c_step: int
     zero_point: int
+    in_zero: int
     stream: Array  # int32, per channel
 
 
@@ -68,7 +69,8 @@ def wants(site: Site, position: int) -> Layout:
         return PLAIN
     g = window.convolution(site.call)
     right = max(0, (g.out_w - 1) * g.stride_w + g.kernel_w - g.pad_left - g.in_w)
-    return Layout(planar=True, left=g.pad_left, right=right)
+    between = max(0, right - g.pad_left)  # what pads a plane on the left pads the one before
+    return Layout(planar=True, left=g.pad_left, right=between, tail=right - between)
 
 
 def packed(sums: Sums, kernel_h: int, kernel_w: int, stride: int) -> Array:
@@ -85,17 +87,31 @@ def packed(sums: Sums, kernel_h: int, kernel_w: int, stride: int) -> Array:
     return words[:, :, order]
 
 
-def stream_of(site: Site, sums: Sums, wide: bool) -> Array:
-    """Return the stream: per channel bias, multiplier, shift and weights."""
-    g = window.convolution(site.call)
-    multiplier, shift = scaling(sums)
-    words = packed(sums, g.kernel_h, g.kernel_w, g.stride_h)
+def packed_columns(sums: Sums, kernel_h: int, kernel_w: int, stride: int) -> Array:
+    """Return words [channels, rows, words]: weights of two neighbouring output columns."""
+    channels = len(sums.bias)
+    weights = sums.weights.astype(np.int64).reshape(channels, kernel_h, kernel_w)
+    parts = []
+    for phase in range(min(stride, kernel_w)):
+        own = weights[:, :, phase::stride]
+        parts.append(np.pad(own, [(0, 0), (0, 0), (0, 1)]))
+        parts[-1][:, :, 1:] += own << 23
+    return np.concatenate(parts, axis=2)
+
+
+def stream_of(sums: Sums, words: Array | None) -> Array:
+    """Return the stream: per channel bias, multiplier, shift and weights, packed into words or not.
+
+    With words the constants of the requantisation are there, too.
+    """
+    twice = doubled(sums)
+    multiplier, shift = scaling(sums, twice)
     parts = []
     for c in range(len(multiplier)):
-        if wide:
+        if words is not None:
             bias = int(sums.bias[c]) * ((1 << 23) + 1)
-            zero = _zero(sums) << int(shift[c])
-            half = 1 << (31 if sums.signed else 30)
+            zero = (2 * sums.out_zero + 1) << int(shift[c])
+            half = 1 << (31 if twice else 30)
             head = [bias & 0xFFFFFFFF, bias >> 32, multiplier[c], shift[c], half, zero]
             row = np.array([*head, *words[c].reshape(-1).tolist()], np.int64)
             parts.append(np.bitwise_and(row, 0xFFFFFFFF).astype("<u4").tobytes())
@@ -106,19 +122,16 @@ def stream_of(site: Site, sums: Sums, wide: bool) -> Array:
     return np.frombuffer(b"".join(parts), "<i4").astype(np.int32)
 
 
-def _zero(sums: Sums) -> int:
-    """Return the output's zero point and a half, in the unit that the shifts leave."""
-    return (2 * sums.out_zero + 1) * (2 if sums.signed else 1)
-
-
-def params(site: Site) -> Params:
+def _params(site: Site, pack: Callable[[Sums, int, int, int], Array]) -> Params:
     call, g, sums = site.call, window.convolution(site.call), depthwise_sums(site)
     channels, layout = call.output.shape[3], site.output_layout
+    wide = site.optimize == "speed"
     return Params(
         channels, g.out_w, site.input_layout().plane_bytes(call.input()), -g.pad_left,
         1 if layout.planar else channels,
         layout.plane_bytes(call.output) if layout.planar else 1,
-        _zero(sums), stream_of(site, sums, site.optimize == "speed"),
+        2 * sums.out_zero + 1, sums.in_zero,
+        stream_of(sums, pack(sums, g.kernel_h, g.kernel_w, g.stride_h) if wide else None),
     )  # fmt: skip
 
 
@@ -128,9 +141,36 @@ def constants(site: Site) -> dict[str, int]:
         "kernel_h": g.kernel_h,
         "kernel_w": g.kernel_w,
         "stride": g.stride_h,
-        "sign": int(depthwise_sums(site).signed),
+        "sign": int(doubled(depthwise_sums(site))),
         "wide": int(site.optimize == "speed"),
     }
+
+
+def _column_pairs(g: window.Geometry) -> int:
+    """Return how many pairs of columns a step of the row kernel takes: the number that costs least.
+
+    The figures are instructions: of the multiplications, the loads and the requantisation.
+    """
+
+    def cost(pairs: int) -> int:
+        words = g.kernel_w + min(g.stride_w, g.kernel_w)
+        loads = words + 2 * min(g.stride_w, g.kernel_w) * (pairs - 1)
+        spill = 1 if pairs == 3 and g.kernel_w // g.stride_w > 3 else 0
+        row = pairs * words + loads + min(g.stride_w, g.kernel_w) + 2 + spill
+        return -(-g.out_w // (2 * pairs)) * (g.kernel_h * row + 31 * pairs + 15)
+
+    return min((p for p in (3, 2, 1) if 2 * p <= g.out_w), key=cost)
+
+
+def accepts_row(site: Site) -> bool:
+    """Accept what the kernel for two rows accepts, where rows are to be held by the fewest."""
+    return site.output_layout.ring > 0 and accepts(site)
+
+
+def row_scratch(site: Site) -> int:
+    """A plane of zero points."""
+    g = window.convolution(site.call)
+    return -(-((g.out_w - 1) * g.stride_w + g.kernel_w) // 4) * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +203,9 @@ def accepts_taps(site: Site) -> bool:
 
 def tap_params(site: Site) -> TapParams:
     sums = depthwise_sums(site)
-    return tap_params_of(site, sums, _zero(sums), [sums.bias, *scaling(sums)])
+    return tap_params_of(
+        site, sums, 2 * sums.out_zero + 1, [sums.bias, *scaling(sums, doubled(sums))]
+    )
 
 
 def tap_params_of(site: Site, sums: Sums, zero_point: int, scales: Sequence[Array]) -> TapParams:
@@ -187,7 +229,7 @@ def tap_scratch(site: Site) -> int:
 
 def tap_constants(site: Site) -> dict[str, int]:
     sums = depthwise_sums(site)
-    return {"sign": int(sums.signed), "clamp": int(sums.clamped)}
+    return {"sign": int(doubled(sums)), "clamp": int(sums.clamped)}
 
 
 DEPTHWISE = (
@@ -195,10 +237,23 @@ DEPTHWISE = (
         "armv7m/depthwise_conv_2d",
         "td_depthwise_conv_2d_armv7m",
         accepts=accepts,
-        params=params,
+        params=lambda site: _params(site, packed),
         constants=constants,
         band=2,
         pad_row=True,
+        wants=wants,
+        planar_output=True,
+    ),
+    Kernel(
+        "armv7m/depthwise_conv_2d_row",
+        "td_depthwise_conv_2d_armv7m_row",
+        accepts=accepts_row,
+        params=lambda site: _params(site, packed_columns),
+        constants=lambda site: {
+            **constants(site),
+            "pairs": _column_pairs(window.convolution(site.call)),
+        },
+        scratch=row_scratch,
         wants=wants,
         planar_output=True,
         by_rows=True,
