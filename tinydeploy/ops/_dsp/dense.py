@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from tinydeploy.numerics.fixedpoint import wrap32
 from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops._dsp.compact import Compact, compact_form
 from tinydeploy.ops._dsp.requant import Requant, bound_of, is_dsp, pair, requant
 from tinydeploy.ops.base import Call, Kernel, Site
 
 Array = NDArray[Any]
-
-CHUNK = 8  # groups of eight weights that the unrolled loop holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +28,11 @@ class Params:
     clamp_min: int
     clamp_max: int
     groups: int
-    chunks: int
+    skip: int  # groups that the unrolled loop has too many
+    base: int  # what the addends of all channels share
     stream: Array
-    stream_end: int  # words
+    fours_end: int  # words of the channels up to the last whole four
+    stream_end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class _Plan:
         """Groups of eight inputs."""
         return -(-int(self.matrix.shape[1]) // 8)
 
+    @property
+    def chunk(self) -> int:
+        """Groups that the unrolled loop holds."""
+        return 8 if self.wide else 4
+
 
 def _scales(call: Call, profile: IntegerProfile) -> Any:
     """Return the operator's own parameters, which hold its multipliers."""
@@ -66,48 +72,55 @@ def _plan(site: Site) -> _Plan | None:
     p = _scales(call, site.profile)
     matrix = p.weights.astype(np.int64)
     bias = p.bias + p.in_offset * matrix.sum(axis=1)
-    wide = site.optimize == "speed" or matrix.min() < -127
-    wide = wide or bool(bound_of(matrix, bias).max() >= 2**23)
     single = bool(p.single_rounding)
-    how = requant(matrix, bias, p.multiplier, p.shift, p.out_offset, single, wide)
+
+    def form(wide: bool) -> Requant | None:
+        return requant(matrix, bias, p.multiplier, p.shift, p.out_offset, single, wide)
+
+    how = form(wide=False)
     if how is None:
         return None
     keep = np.where(how.constant, 0, 1)
+    wide = site.optimize == "speed" or matrix.min() < -127
+    wide = wide or bool(bound_of(matrix * keep[:, None], bias * keep).max() >= 2**23)
+    if wide:
+        how = form(wide=True)
+    if how is None:
+        return None
     return _Plan(
         matrix * keep[:, None], bias * keep, how, wide, single, p.batches,
         (p.clamp_min, p.clamp_max),
     )  # fmt: skip
 
 
-def _stream(plan: _Plan) -> Array:
+def _stream(plan: _Plan, compact: Compact) -> Array:
     """Pack everything that the inner kernel reads, four channels after four channels."""
     units, depth = plan.matrix.shape
     r = plan.requant
     scale = np.int64(1) << r.scale_log2
     matrix = np.zeros((units, plan.groups * 8), np.int64)
     matrix[:, :depth] = plan.matrix * (scale[:, None] if plan.wide else 1)
-    bias = plan.bias * scale if plan.wide else plan.bias
+    bias = plan.bias * scale if plan.wide else compact.bias
     words: list[Array] = []
     for first in range(0, units, 4):
-        # Channels that are missing repeat the last one and store the same byte.
+        # Channels that are missing repeat the last one; nobody reads their results.
         c = np.minimum(np.arange(first, first + 4), units - 1)
         w = matrix[c].reshape(4, -1, 2, 4)
         if plan.wide:
             # Per group of eight: the four channels' words (k0,k2), then (k1,k3), (k4,k6), (k5,k7).
             lanes = pair(w[..., :2], w[..., 2:])
             words += [bias[c], lanes.transpose(1, 2, 3, 0).ravel()]
+            words.append(np.stack([r.multiplier[c], r.addend[c]], axis=1).ravel())
+            if not r.uniform:
+                words.append(r.right[c])
         else:
             h = 256 * w[1::2] + w[::2]
             both = bias[c].copy()
             both[1::2] = 256 * both[1::2] + both[::2]
             lanes = pair(h[..., :2], h[..., 2:])
-            words += [both, lanes.transpose(1, 2, 3, 0).ravel()]
-        words.append(np.stack([r.multiplier[c], r.addend[c]], axis=1).ravel())
-        if not r.uniform:
-            words.append(r.right[c])
-        elif not plan.wide:
-            words.append(np.where(np.arange(4) % 2, 8 - r.scale_log2[c], r.scale_log2[c]))
-        words.append(c)
+            words += [both, lanes.transpose(1, 2, 3, 0).ravel(), compact.multiplier[c]]
+            shifts = np.where(np.arange(4) % 2, compact.high[c], compact.low[c])
+            words.append(np.array([(shifts << np.arange(0, 32, 8)).sum()]))
     return wrap32(np.concatenate(words)).astype(np.int32)
 
 
@@ -119,18 +132,20 @@ def _params(site: Site) -> Params:
     plan = _plan(site)
     assert plan is not None
     units, depth = plan.matrix.shape
-    stream = _stream(plan)
+    compact = compact_form(plan.requant, plan.bias, site.call.output.zero_point, plan.single)
+    stream = _stream(plan, compact)
+    whole = stream.size // -(-units // 4) * (units // 4)
     return Params(
         plan.batches, depth, units, int(plan.clamp != (-128, 127)), *plan.clamp,
-        plan.groups, -(-plan.groups // CHUNK), stream, stream.size,
+        plan.groups, -plan.groups % plan.chunk, compact.base, stream, whole, stream.size,
     )  # fmt: skip
 
 
 def _scratch(site: Site) -> int:
-    """The widened vector."""
+    """The widened vector, and outputs of the last channels."""
     plan = _plan(site)
     assert plan is not None
-    return plan.groups * 16
+    return plan.groups * 16 + (4 if plan.matrix.shape[0] % 4 else 0)
 
 
 def _constants(site: Site) -> dict[str, int]:
@@ -140,7 +155,7 @@ def _constants(site: Site) -> dict[str, int]:
     return {
         "bits": 16 if plan.wide else 8,
         "uniform": plan.requant.uniform,
-        "once": int(general and plan.single),
+        "once": int((general or not plan.wide) and plan.single),
         "relu": int(general and not plan.single and site.call.output.zero_point == -128),
     }
 

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from tinydeploy.numerics.fixedpoint import wrap32
 from tinydeploy.ops import _window as window
+from tinydeploy.ops._dsp.compact import Compact, compact_form
 from tinydeploy.ops._dsp.requant import Requant, bound_of, is_dsp, pair, requant
 from tinydeploy.ops.base import Kernel, Site
 
 Array = NDArray[Any]
 
-CHUNK = 16  # groups of four weights that the unrolled loop holds
+LINES = 256  # bytes of narrow rows that are copied with their padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +32,21 @@ class Params:
     stride_h: int
     step: int  # bytes between the patches of neighbouring pixels
     pad: int  # bytes of padding left of a row
-    row: int  # bytes of an input row
+    row: int  # bytes of an input row, with its padding if it is copied
     zero_point: int
+    lines: int
+    line_pad: int
+    line_bytes: int
     out_pixel: int
     out_row: int  # bytes of an output row, for clamping
     clamp: int
     clamp_min: int
     clamp_max: int
     groups: int
-    chunks: int
+    skip: int  # groups that the unrolled loop has too many
     tiles: int  # tiles per call of the inner kernel
+    patch: int  # bytes
+    base: int  # what the addends of all channels share
     stream: Array
     stream_end: int  # words
 
@@ -55,6 +61,7 @@ class _Plan:
     wide: bool
     rows: int
     pitch: int
+    pairs: tuple[tuple[int, int], ...]  # channels that are computed together, -1 for none
 
     @property
     def pixels(self) -> int:
@@ -62,9 +69,26 @@ class _Plan:
         return 2 if self.wide else 3
 
     @property
+    def chunk(self) -> int:
+        """Groups that the unrolled loop holds."""
+        return 16 if self.wide else 8
+
+    @property
     def groups(self) -> int:
         """Groups of four taps."""
         return -(-int(self.matrix.shape[1]) // 4)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Hold how the rows of an image are walked through; sizes in bytes where nothing is said."""
+
+    width: int  # pixels of a row
+    row: int
+    pad: int
+    lines: int  # rows copied with their padding, 0 for none
+    tiles: int
+    patch: int
 
 
 def _plan(site: Site) -> _Plan | None:
@@ -87,16 +111,22 @@ def _plan(site: Site) -> _Plan | None:
     multiplier, shift = window.channel_multipliers(
         call.input(), call.input(1), call.output, filters
     )
-    # The paired-byte form needs |w| <= 127 and sums below 2^23.
-    wide = site.optimize == "speed" or matrix.min() < -127
-    wide = wide or bool(bound_of(matrix, bias).max() >= 2**23)
-    how = requant(
-        matrix, bias, multiplier, shift, call.output.zero_point,
-        site.profile.rounds_once(call.node.op), wide,
-    )  # fmt: skip
+    single = site.profile.rounds_once(call.node.op)
+
+    def form(wide: bool) -> Requant | None:
+        return requant(matrix, bias, multiplier, shift, call.output.zero_point, single, wide)
+
+    # The paired-byte form needs sums below 2^23 and offsets of 16 bits.
+    how, pairs = form(wide=False), _pairs(matrix)
     if how is None:
         return None
     keep = np.where(how.constant, 0, 1)
+    wide = site.optimize == "speed" or pairs is None
+    wide = wide or bool(bound_of(matrix * keep[:, None], bias * keep).max() >= 2**23)
+    if wide or (filters - 1) * _channel_step(site) >= 2**16:
+        wide, pairs, how = True, _in_order(filters), form(wide=True)
+    if how is None or pairs is None or (single and not how.uniform):
+        return None
     # Rows of whole words need no gathering (about 150 instructions per tile), but more groups.
     segment = g.kernel_w * in_c
     pitch = -(-segment // 4) * 4
@@ -105,24 +135,46 @@ def _plan(site: Site) -> _Plan | None:
         pitch = segment
     by_row = (matrix * keep[:, None]).reshape(filters, g.kernel_h, segment)
     padded = np.pad(by_row, ((0, 0), (0, 0), (0, pitch - segment)))
-    return _Plan(padded.reshape(filters, -1), bias * keep, how, wide, g.kernel_h, pitch)
+    return _Plan(
+        padded.reshape(filters, -1), bias * keep, how, wide, g.kernel_h, pitch, pairs
+    )  # fmt: skip
 
 
-def _stream(plan: _Plan, channel_step: int) -> Array:
+def _in_order(channels: int) -> tuple[tuple[int, int], ...]:
+    pairs = [(c, c + 1) for c in range(0, channels - 1, 2)]
+    return (*pairs, (-1, channels - 1)) if channels % 2 else tuple(pairs)
+
+
+def _pairs(matrix: Array) -> tuple[tuple[int, int], ...] | None:
+    """Pair channels so that 256 * w1 + w0 fits 16 bits, weights of -128 first; None if none do."""
+    channels = matrix.shape[0]
+    deep = matrix.min(axis=1) < -127
+    order = [*np.flatnonzero(deep), *np.flatnonzero(~deep)]
+    half = channels // 2
+    lows, highs = order[:half], order[half:]
+    pairs = tuple((int(a), int(b)) for a, b in zip(lows, highs, strict=False))
+    if not deep.any():
+        return _in_order(channels)
+    if any((256 * matrix[b] + matrix[a]).min() < -(2**15) for a, b in pairs):
+        return None
+    return (*pairs, (-1, int(highs[-1]))) if channels % 2 else pairs
+
+
+def _stream(plan: _Plan, channel_step: int, compact: Compact) -> Array:
     """Pack everything that the inner kernel reads, channel pair after channel pair."""
     channels, taps = plan.matrix.shape
     r = plan.requant
     scale = np.int64(1) << r.scale_log2
-    matrix = np.zeros((channels + channels % 2, plan.groups * 4), np.int64)
+    # Channel -1 stands for one that is missing: its results are overwritten.
+    matrix = np.zeros((channels + 1, plan.groups * 4), np.int64)
     matrix[:channels, :taps] = plan.matrix * (scale[:, None] if plan.wide else 1)
-    bias = plan.bias * scale if plan.wide else plan.bias
+    bias = np.append(plan.bias * scale if plan.wide else compact.bias, 0)
     words: list[Array] = []
-    for c in range(0, channels, 2):
-        # A missing last channel repeats the one before it and stores the same bytes.
-        c0, c1 = c, min(c + 1, channels - 1)
-        w0, w1 = (matrix[k].reshape(-1, 4) for k in (c0, c1))
+    for low, c1 in plan.pairs:
+        c0 = low if low >= 0 else c1
+        w0, w1 = (matrix[k].reshape(-1, 4) for k in (low, c1))
         if plan.wide:
-            words.append(np.array([bias[c0], bias[c0], bias[c1], bias[c1]]))
+            words.append(np.array([bias[low], bias[low], bias[c1], bias[c1]]))
             lanes = [pair(w[:, k], w[:, k + 2]) for k in (0, 1) for w in (w0, w1)]
             words.append(np.stack(lanes, axis=1).ravel())
             tail = [r.multiplier[c0], r.addend[c0], r.multiplier[c1], r.addend[c1],
@@ -130,15 +182,13 @@ def _stream(plan: _Plan, channel_step: int) -> Array:
             if not r.uniform:
                 tail += [r.right[c0], r.right[c1]]
         else:
-            both = 256 * bias[c1] + bias[c0]
-            words.append(np.array([bias[c0]] * 3 + [both] * 3))
+            words.append(np.array([bias[low], 256 * bias[c1] + bias[low]]))
             h = 256 * w1 + w0
             words.append(np.stack([pair(h[:, k], h[:, k + 2]) for k in (0, 1)], axis=1).ravel())
             tail = []
-            for c_, lanes_right in ((c0, 0), (c1, 8)):
-                log2 = int(r.scale_log2[c_])
-                last = int(r.right[c_]) if not r.uniform else abs(lanes_right - log2)
-                tail += [r.multiplier[c_], r.addend[c_], last, c_ * channel_step]
+            for c, shift in ((c0, compact.low[c0]), (c1, compact.high[c1])):
+                how = (c * channel_step << 16) | (int(compact.inner[c]) << 8) | int(shift)
+                tail += [compact.multiplier[c], how]
         words.append(np.array(tail))
     return wrap32(np.concatenate(words)).astype(np.int32)
 
@@ -154,17 +204,37 @@ def _whole(site: Site) -> bool:
     )
 
 
-def _tiles(plan: _Plan, pixels: int) -> int:
-    """Tiles that are widened before the inner kernel runs: enough to share its overhead."""
+def _streamed(site: Site) -> bool:
+    return site.output_layout.ring > 0
+
+
+def _channel_step(site: Site) -> int:
+    """Return the bytes from one channel of an output pixel to the next."""
+    layout = site.output_layout
+    return layout.plane_bytes(site.call.output) if layout.planar else 1
+
+
+def _shape(site: Site, plan: _Plan, band: int) -> _Shape:
+    call, g = site.call, window.convolution(site.call)
+    in_c, whole = call.input().shape[3], _whole(site)
+    width = g.out_h * g.out_w if whole else g.out_w
+    row = (g.in_h * g.in_w if whole else g.in_w) * in_c
+    # Tiles that are widened before the inner kernel runs: enough to share its overhead.
     size = plan.groups * 8 * plan.pixels
-    return max(1, min(-(-pixels // plan.pixels), 512 // size, 8))
-
-
-def _shape(site: Site, plan: _Plan, band: int) -> tuple[int, int]:
-    """Return (pixels of a row, tiles per inner call)."""
-    g = window.convolution(site.call)
-    width = g.out_h * g.out_w if _whole(site) else g.out_w
-    return width, _tiles(plan, width * band)
+    most = max(1, min((128 if _streamed(site) else 512) // size, 8))
+    tiles = min(-(-width * band // plan.pixels), most)
+    pad, words = g.pad_left * in_c, plan.pitch if plan.pitch % 4 == 0 else 0
+    if not words:
+        return _Shape(width, row, pad, 0, tiles, plan.groups * 4 + 4)
+    last = (width - 1) * g.stride_w * in_c + words
+    below = (g.out_h - 1) * g.stride_h + g.kernel_h - g.pad_top
+    if pad == g.pad_top == 0 and below <= g.in_h and last <= row:
+        return _Shape(width, row, pad, 0, tiles, 0)
+    lines = g.kernel_h + (band - 1) * g.stride_h
+    padded = -(-max(pad + row, last) // 4) * 4
+    if lines * (padded + 4) <= LINES and not whole:
+        return _Shape(width, padded, 0, lines, tiles, 0)
+    return _Shape(width, row, pad, 0, tiles, words)
 
 
 def _params(band: int) -> Any:
@@ -173,20 +243,22 @@ def _params(band: int) -> Any:
         assert plan is not None
         call, g = site.call, window.convolution(site.call)
         in_c, layout, out = call.input().shape[3], site.output_layout, call.output
-        plane = layout.plane_bytes(out)
-        pixel, channel = (1, plane) if layout.planar else (out.shape[3], 1)
-        width, tiles = _shape(site, plan, 1 if _whole(site) else band)
-        in_w = g.in_h * g.in_w if _whole(site) else g.in_w
+        channel = _channel_step(site)
+        pixel = 1 if layout.planar else out.shape[3]
+        rows = 1 if _whole(site) else band
+        s = _shape(site, plan, rows)
         low, high = window.clamp_range(call.attributes.activation, out)
-        stream = _stream(plan, channel)
+        compact = compact_form(plan.requant, plan.bias, out.zero_point, False)
+        stream = _stream(plan, channel, compact)
         return Params(
-            1 if _whole(site) else band, width, g.kernel_h, g.kernel_w * in_c, plan.pitch,
+            rows, s.width, g.kernel_h, g.kernel_w * in_c, plan.pitch,
             plan.pitch // 4 if plan.pitch % 4 == 0 else 0,
-            g.stride_h, g.stride_w * in_c, g.pad_left * in_c, in_w * in_c,
-            call.input().zero_point, pixel,
-            (out.shape[3] - 1) * channel + (width - 1) * pixel + 1,
+            g.stride_h, g.stride_w * in_c, s.pad, s.row, call.input().zero_point,
+            s.lines, g.pad_left * in_c, g.in_w * in_c,
+            pixel, (out.shape[3] - 1) * channel + (s.width - 1) * pixel + 1,
             int((low, high) != (-128, 127)), low, high,
-            plan.groups, -(-plan.groups // CHUNK), tiles, stream, stream.size,
+            plan.groups, -plan.groups % plan.chunk, s.tiles, s.patch, compact.base,
+            stream, stream.size,
         )  # fmt: skip
 
     return params
@@ -196,23 +268,28 @@ def _scratch(band: int) -> Any:
     def scratch(site: Site) -> int:
         plan = _plan(site)
         assert plan is not None
-        _, tiles = _shape(site, plan, 1 if _whole(site) else band)
-        # Widened tiles, addresses of their outputs, and one patch of bytes per pixel.
-        patch = plan.groups * 4 + 4
-        return tiles * plan.pixels * (plan.groups * 8 + 4) + plan.pixels * patch
+        s = _shape(site, plan, 1 if _whole(site) else band)
+        # Widened tiles, addresses of their outputs, and a patch per pixel or padded rows.
+        tiles = s.tiles * plan.pixels * (plan.groups * 8 + 4)
+        return tiles + (s.lines * (s.row + 4) if s.lines else plan.pixels * s.patch)
 
     return scratch
 
 
-def _constants(site: Site) -> dict[str, int]:
-    plan = _plan(site)
-    assert plan is not None
-    return {
-        "bits": 16 if plan.wide else 8,
-        "uniform": plan.requant.uniform,
-        "looped": int(plan.groups > CHUNK),
-        "relu": int(not plan.requant.uniform and site.call.output.zero_point == -128),
-    }
+def _constants(band: int) -> Any:
+    def constants(site: Site) -> dict[str, int]:
+        plan = _plan(site)
+        assert plan is not None
+        alone = _streamed(site) and band == 1
+        return {
+            "bits": 16 if plan.wide else 8,
+            "uniform": plan.requant.uniform,
+            "looped": int(plan.wide and plan.groups > plan.chunk),
+            "relu": int(not plan.requant.uniform and site.call.output.zero_point == -128),
+            "tail": site.call.output.shape[2] % plan.pixels if alone else 0,
+        }
+
+    return constants
 
 
 def _kernel(band: int) -> Kernel:
@@ -220,11 +297,15 @@ def _kernel(band: int) -> Kernel:
         plan = _plan(site)
         if plan is None:
             return False
-        g = window.convolution(site.call)
-        return band == 1 or (g.out_w % plan.pixels != 0 and band == plan.pixels)
+        width = window.convolution(site.call).out_w
+        if band == 1:
+            return True
+        # Row by row, bands make rings larger.
+        alone = _streamed(site) and width >= plan.pixels
+        return width % plan.pixels != 0 and band == plan.pixels and not alone
 
     return Kernel(
-        "dsp/conv_2d", "td_conv_2d_dsp", accepts, _params(band), _constants, _scratch(band),
+        "dsp/conv_2d", "td_conv_2d_dsp", accepts, _params(band), _constants(band), _scratch(band),
         band=band, whole=_whole, planar_output=True, by_rows=True,
     )  # fmt: skip
 
