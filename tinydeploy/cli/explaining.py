@@ -18,7 +18,7 @@ def explained(
 ) -> Explanation:
     """Return what makes the arena as large as it is and which changes would lower it.
 
-    Takes about `seconds`, and the time of one plan at least.
+    Takes `seconds` at most, but for the first change.
     """
     profile, core, wanted = prepared.profile, prepared.plan.selection.core, prepared.wanted
     if wanted.ram is not None:
@@ -37,5 +37,6 @@ def explained(
         segments, streamed = prepared.plan.segments, wanted.streamed_input
         return search.plan_segments(graph, profile, chosen(graph), segments, allocator, streamed)
 
+    one_search = dict(clock.stages).get("plan", 0.0)
     with clock.stage("explain") as progress:
-        return explain(prepared.graph, prepared.plan, again, keep, seconds, progress)
+        return explain(prepared.graph, prepared.plan, again, keep, seconds, one_search, progress)

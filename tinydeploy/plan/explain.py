@@ -75,13 +75,15 @@ def explain(
     search: Replan,
     keep: Replan,
     seconds: float = 8.0,
+    one_search: float = 0.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Explanation:
     """Return the peak's parts, and the arena after each change to the layers that make it.
 
     search: plan a network from scratch; keep: plan it with the segments of `plan` (ValueError
     where they do not work). First every change is planned with the segments kept, at least one,
-    then the most promising ones are searched for, as long as `seconds` in all are likely to do.
+    then the most promising ones are searched for, as long as `seconds` in all are likely to do;
+    `one_search` is how long a search took before.
     """
     view = peak(graph, plan)
     views = segment_views(graph, plan)
@@ -100,7 +102,7 @@ def explain(
         found.append(Variant(change, graph.nodes[change.node].op, arena, False))
         graphs.append(variant)
         progress(len(found), 2 * len(wanted))
-    longest = 0.0
+    longest = one_search
     for k in sorted(range(len(found)), key=lambda k: found[k].arena_bytes):
         started = time.monotonic()
         if started + longest > until:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, op_named
 from tinydeploy.plan.describe import SegmentView, segment_views
 from tinydeploy.plan.layout import MemoryPlan
+from tinydeploy.plan.search import Choice
 from tinydeploy.report import document as doc
 from tinydeploy.targets import Target
 from tinydeploy.verify.compare import Verdict
@@ -32,6 +34,7 @@ def assemble(
     unit: str = "",
     counts: tuple[int, ...] = (),
     stack_bytes: int | None = None,
+    front: Sequence[Choice] = (),
 ) -> doc.Document:
     """Return the document of whatever stages have run so far."""
     macs = {p: op_named(n.op).macs(Call(graph, n)) for p, n in enumerate(graph.nodes)}
@@ -41,10 +44,18 @@ def assemble(
         profile=profile.name,
         memory=_memory(plan, firmware, stack_bytes),
         plan=doc.PlanFigures(
-            input="ram",
+            input="streamed" if plan.streamed_input else "ram",
             mac_factor=1.0,
             allocator=plan.allocator,
             segments=[_segment(graph, view) for view in segment_views(graph, plan)],
+            front=[
+                doc.FrontFigures(
+                    arena_bytes=c.plan.arena_bytes,
+                    instructions=round(c.instructions),
+                    chosen=c.plan is plan,
+                )
+                for c in front
+            ],
         ),
         verify=_verify(verdict, samples) if verdict and samples else None,
         profile_run=_profile(graph, plan, macs, unit, counts) if verdict else None,

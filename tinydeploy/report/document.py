@@ -73,6 +73,14 @@ class SegmentFigures(_Part, frozen=True, kw_only=True):
     shared: list[SharedFigures]
 
 
+class FrontFigures(_Part, frozen=True, kw_only=True):
+    """Describe a plan that no other beats in RAM and (estimated) instructions."""
+
+    arena_bytes: int
+    instructions: int
+    chosen: bool
+
+
 class PlanFigures(_Part, frozen=True, kw_only=True):
     """Describe the plan: where the input comes from and how much work is repeated."""
 
@@ -80,6 +88,7 @@ class PlanFigures(_Part, frozen=True, kw_only=True):
     mac_factor: float
     allocator: str
     segments: list[SegmentFigures]
+    front: list[FrontFigures]
 
 
 class PeakBuffer(_Part, frozen=True, kw_only=True):

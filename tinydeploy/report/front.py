@@ -15,13 +15,14 @@ _LEFT, _TOP, _RIGHT, _BOTTOM = 78, 26, 30, 52
 class FrontPoint:
     """Describe one plan: bytes of arena and flash, instructions (estimated) of one inference.
 
-    mac_factor: multiply-accumulates executed, relative to those of the network.
+    flash_bytes: None where only the chosen plan was built. mac_factor: multiply-accumulates
+    executed, relative to those of the network.
     """
 
     label: str
     arena_bytes: int
     instructions: int
-    flash_bytes: int
+    flash_bytes: int | None
     mac_factor: float
     chosen: bool
 
@@ -66,9 +67,11 @@ def front_svg(points: Sequence[FrontPoint]) -> str:
     for p in sorted(points, key=lambda p: (not p.chosen, p not in front, p.arena_bytes)):
         at_x, at_y = x(p.arena_bytes), y(p.instructions)
         tip = (
-            f"{p.label}\n{p.arena_bytes:,} bytes of arena, {p.flash_bytes:,} of flash\n"
-            f"{p.instructions:,} instructions, {p.mac_factor:.2f} times the MACs"
+            f"{p.label}\n{p.arena_bytes:,} bytes of arena, about {p.instructions:,} instructions, "
+            f"{p.mac_factor:.2f} times the MACs"
         )
+        if p.flash_bytes is not None:
+            tip += f", {p.flash_bytes:,} bytes of flash"
         css = "td-accent" if p in front else "td-dim"
         where = f'cx="{at_x:.1f}" cy="{at_y:.1f}"'
         dot = f'<circle class="{css}" {where} r="4.5"/>'

@@ -99,6 +99,7 @@ def report_html(
             memory_map=Markup(memory_map_svg(graph, plan, headline=False)),
             front=Markup(front_svg(front)) if front else "",
             front_points=sorted(front, key=lambda p: (p.arena_bytes, p.instructions)),
+            front_flash=any(p.flash_bytes is not None for p in front),
             costs=_costs(document),
             unit_kind=_KINDS.get(document.profile_run.unit, "") if document.profile_run else "",
             segments=_segments(graph, plan),
