@@ -53,12 +53,12 @@ class Tame(Net):
 
 def check(
     net: Net, functions: set[str], optimize: str, target: str = "mps2-an386",
-    profile: str = "litert",
+    profile: str = "litert", streamed: bool = False,
 ) -> None:  # fmt: skip
     """Run a network; every value must equal the reference and the kernels must be used."""
     verdict, _, _ = run_on(
         load_target(target), net.graph(), optimize, profile, samples=2,
-        functions=sorted(functions),
+        functions=sorted(functions), streamed=streamed,
     )  # fmt: skip
     assert verdict.bit_exact, verdict.first_mismatch
 
@@ -206,7 +206,8 @@ class TestSweeps:
         fill, count, functions = SWEEPS[sweep]
         net, r = kind(default_rng(seed)), default_rng(100 * seed)
         fill(net, r, count)
-        check(net, functions, optimize, ("mps2-an386", "mps2-an500", "mps2-an505")[seed % 3])
+        target = ("mps2-an386", "mps2-an500", "mps2-an505")[seed % 3]
+        check(net, functions, optimize, target, streamed=seed % 2 == 1)
 
 
 class TestNodes:
@@ -217,6 +218,20 @@ class TestNodes:
         sums(net, r, 10)
         pools(net, r, 6)
         check(net, {"td_add_dsp", "td_average_pool_2d_dsp", "td_mean_dsp"}, "speed")
+
+    @pytest.mark.parametrize("optimize", MODES)
+    @pytest.mark.parametrize("width", [5, 14])
+    def test_streamed_chain(self, width: int, optimize: str) -> None:
+        """Rows in rings: planar ones that wrap, residual sums, and taps that need no layout."""
+        net = Tame(default_rng(width))
+        x = net.conv(net.input(24, width, 3), 4, (3, 3))
+        x = net.plus(x, net.conv(net.depthwise(net.conv(x, 12, zero=-9)), 4))
+        x = net.depthwise(net.conv(x, 9, zero=5), stride=2, activation="RELU6")
+        x = net.depthwise(net.depthwise(x, (5, 3)), zero=7)
+        net.output(net.conv(x, 2))
+        narrow = "td_depthwise_3x3_dsp" if width > 12 else FEW_COLUMNS[optimize]
+        used = {"td_conv_2d_dsp", "td_add_dsp", "td_depthwise_taps_dsp", narrow}
+        check(net, used, optimize, streamed=True)
 
     @pytest.mark.parametrize("target", ["mps2-an500", "mps2-an505"])
     def test_other_cores(self, target: str) -> None:
