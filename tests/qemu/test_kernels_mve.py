@@ -29,11 +29,17 @@ pytestmark = [
 ACTIVATIONS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
 
 
-def check(net: Net, functions: set[str], optimize: str = "speed", profile: str = "litert") -> None:
+def check(
+    net: Net,
+    functions: set[str],
+    optimize: str = "speed",
+    profile: str = "litert",
+    streamed: bool = False,
+) -> None:
     """Run a network; every value must equal the reference and the kernels must be used."""
     verdict, _, _ = run_on(
         load_target("mps3-an547"), net.graph(), optimize, profile, samples=2,
-        functions=sorted(functions),
+        functions=sorted(functions), streamed=streamed,
     )  # fmt: skip
     assert verdict.bit_exact, verdict.first_mismatch
 
@@ -215,6 +221,37 @@ def small(net: Net, r: np.random.Generator, count: int) -> set[str]:
     return {"td_add_mve", "td_average_pool_2d_mve", "td_mean_mve"}
 
 
+def streams(net: Net, r: np.random.Generator, count: int) -> set[str]:
+    """Residual chains through rings: rows at any address, odd and even widths, one large image."""
+    for k in range(count):
+        h, w = int(r.integers(9, 19)), int(r.choice([5, 7, 10, 12, 19, 20, 34]))
+        if k == 0:
+            h, w = 40, 36
+        channels = 16 if k == 0 else int(r.integers(3, 18))
+        size = int(r.choice([2, 3, 5]))
+        x = net.conv(net.input(h, w, int(r.integers(1, 5))), channels, (size, 3))
+        y = net.depthwise(net.conv(x, channels), (3, 3), activation=ACTIVATIONS[k % 4])
+        y = net.plus(x, net.conv(y, channels, (3, 3) if k % 2 else (1, 1)))
+        y = net.depthwise(net.conv(y, 7), (5, 5) if k % 3 else (3, 3), int(r.integers(1, 3)))
+        net.output(net.conv(y, 5, stride=int(r.integers(1, 3))))
+    return {"td_conv_1x1_mve", "td_conv_2d_mve", "td_depthwise_3x3_mve", "td_depthwise_mve"}
+
+
+def test_ends_of_a_ring_can_be_far_apart() -> None:
+    """Rings of 70 KB: farther than the 16-bit offsets by which two rows are written at once."""
+    net = Net(np.random.default_rng(3))
+    for kind in range(3):
+        x = net.conv(net.input(40, 101, 1), 32, (3, 3) if kind == 0 else (1, 1))
+        if kind == 2:
+            x = net.depthwise(x)
+        y = net.conv(x, 1)
+        for _ in range(4):
+            y = net.conv(y, 1, (11, 1))
+        net.output(net.conv(net.plus(x, net.conv(y, 32)), 2))
+        check(net, {"td_conv_1x1_mve", "td_conv_2d_mve"}, streamed=True)
+        net = Net(np.random.default_rng(kind))
+
+
 SWEEPS: dict[str, tuple[Callable[[Net, np.random.Generator, int], set[str]], int]] = {
     "pointwise": (pointwise, 24),
     "windows": (windows, 16),
@@ -222,27 +259,32 @@ SWEEPS: dict[str, tuple[Callable[[Net, np.random.Generator, int], set[str]], int
     "lanes": (lanes, 14),
     "dense": (dense, 18),
     "small": (small, 12),
+    "streams": (streams, 4),
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "optimize", "profile"),
+    ("name", "optimize", "profile", "streamed"),
     [
-        ("pointwise", "speed", "litert"),
-        ("windows", "balanced", "litert"),
-        ("depthwise", "speed", "tflm"),
-        ("lanes", "balanced", "litert"),
-        ("dense", "speed", "litert"),
-        ("dense", "balanced", "tflm"),
-        ("small", "speed", "litert"),
+        ("pointwise", "speed", "litert", False),
+        ("pointwise", "balanced", "litert", True),
+        ("windows", "balanced", "litert", False),
+        ("windows", "speed", "litert", True),
+        ("depthwise", "speed", "tflm", False),
+        ("depthwise", "balanced", "litert", True),
+        ("lanes", "balanced", "litert", False),
+        ("dense", "speed", "litert", False),
+        ("dense", "balanced", "tflm", False),
+        ("small", "speed", "litert", False),
+        ("streams", "balanced", "litert", True),
     ],
 )
-def test_sweep_is_bit_exact(name: str, optimize: str, profile: str) -> None:
+def test_sweep_is_bit_exact(name: str, optimize: str, profile: str, streamed: bool) -> None:
     fill, count = SWEEPS[name]
     random = np.random.default_rng([17, len(name), len(profile)])
     net = Net(random)
     functions = fill(net, random, count)
-    check(net, functions, optimize, profile)
+    check(net, functions, optimize, profile, streamed)
 
 
 @pytest.mark.slow
@@ -252,5 +294,7 @@ def test_long_sweep_is_bit_exact(name: str, seed: int) -> None:
     fill, count = SWEEPS[name]
     random = np.random.default_rng([seed, len(name)])
     net = Net(random)
-    functions = fill(net, random, 2 * count)
-    check(net, functions, ("speed", "balanced")[seed % 2], ("litert", "tflm")[seed // 2 % 2])
+    streamed = seed % 3 == 0 or name == "streams"
+    functions = fill(net, random, count if name == "streams" else 2 * count)
+    optimize, profile = ("speed", "balanced")[seed % 2], ("litert", "tflm")[seed // 2 % 2]
+    check(net, functions, optimize, profile, streamed)

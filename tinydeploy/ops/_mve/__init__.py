@@ -11,6 +11,6 @@ from tinydeploy.ops.base import Kernel
 ADD: tuple[Kernel, ...] = (ADDITION,)
 AVERAGE_POOL_2D: tuple[Kernel, ...] = (AVERAGE,)
 CONV_2D: tuple[Kernel, ...] = (*POINTWISE, *WINDOW)
-DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (*WINDOW, SQUARE, *STACK, LANES)
+DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (*WINDOW, *SQUARE, *STACK, LANES)
 FULLY_CONNECTED: tuple[Kernel, ...] = (DENSE,)
 MEAN: tuple[Kernel, ...] = (MEAN_PIXELS,)

@@ -54,8 +54,17 @@ def _simple(site: Site) -> bool:
     return scatter_fits(site) and reachable(product(site))
 
 
-def _square(site: Site) -> bool:
+LARGE = 20000  # bytes of output from which on a row at a time is worth its instructions
+
+
+def _square(band: int, site: Site) -> bool:
+    """Accept 3x3 filters of stride 1, in streams of large images a row at a time."""
     g = window.convolution(site.call)
+    single = g.out_w % 2 == 0 and g.out_w >= 4
+    if band == 1 and not single:
+        return False
+    if band == 2 and site.output_layout.ring and single and site.call.output.bytes >= LARGE:
+        return False
     if (g.kernel_h, g.kernel_w, g.stride_h, g.stride_w) != (3, 3, 1, 1) or g.out_w < 2:
         return False
     return _simple(site) and right_padding(site) <= 8 and g.in_w <= 512
@@ -100,8 +109,11 @@ def _square_pitch(site: Site) -> int:
     return 4 * (g.pad_left + -(-g.in_w // 16) * 16 + right_padding(site) + 4)
 
 
-def square_constants(site: Site) -> dict[str, int]:
-    return {**_constants(site), "pitch": _square_pitch(site), "far": far(site)}
+def _square_constants(band: int, site: Site) -> dict[str, int]:
+    return {
+        **_constants(site), "pitch": _square_pitch(site), "band": band,
+        "far": 0 if band == 1 else far(site),
+    }  # fmt: skip
 
 
 def _padding_plane(site: Site) -> int:
@@ -113,10 +125,15 @@ def square_scratch(site: Site) -> int:
     return _square_pitch(site) + _padding_plane(site)
 
 
-SQUARE = Kernel(
-    "mve/depthwise", "td_depthwise_3x3_mve", _square, square_params, square_constants,
-    square_scratch, band=2, wants=_planar, planar_output=True, by_rows=True,
-)  # fmt: skip
+def _square_kernel(band: int) -> Kernel:
+    return Kernel(
+        "mve/depthwise", "td_depthwise_3x3_mve", lambda site: _square(band, site), square_params,
+        lambda site: _square_constants(band, site), square_scratch, band=band, wants=_planar,
+        planar_output=True, by_rows=True,
+    )  # fmt: skip
+
+
+SQUARE = (_square_kernel(2), _square_kernel(1))
 
 
 def _rows(site: Site) -> int:
