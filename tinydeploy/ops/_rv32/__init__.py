@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinydeploy.ops._rv32.add import ADD
-from tinydeploy.ops._rv32.conv import CONV_2D
+from tinydeploy.ops._rv32.conv import CONV_2D, CONV_2D_PACKED
 from tinydeploy.ops._rv32.dense import FULLY_CONNECTED
 from tinydeploy.ops._rv32.depthwise import DEPTHWISE_CONV_2D
 from tinydeploy.ops.base import Kernel
@@ -13,4 +13,12 @@ AVERAGE_POOL_2D: tuple[Kernel, ...] = ()
 
 MEAN: tuple[Kernel, ...] = ()
 
-__all__ = ["ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN"]
+__all__ = [
+    "ADD",
+    "AVERAGE_POOL_2D",
+    "CONV_2D",
+    "CONV_2D_PACKED",
+    "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED",
+    "MEAN",
+]
