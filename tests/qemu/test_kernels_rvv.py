@@ -201,6 +201,17 @@ def test_a_network_is_exact_when_optimised_for_speed() -> None:
     assert verdict.bit_exact, verdict.first_mismatch
 
 
+@pytest.mark.parametrize("optimize", ["balanced", "speed"])
+def test_rows_in_rings_are_exact(optimize: str) -> None:
+    """Whatever works by rows does so, behind and before each other and one by one."""
+    net = sweep(["conv", "wide", "depthwise", "add", "pool"], 7, 20)
+    verdict, _, _ = run_on(TARGET, net.graph(), optimize, streamed=True)
+    assert verdict.bit_exact, verdict.first_mismatch
+    functions = ["td_conv_2d_rvv", "td_depthwise_rvv", "td_add_rvv"]
+    verdict, _, _ = run_on(TARGET, chain(), optimize, functions=functions, streamed=True)
+    assert verdict.bit_exact, verdict.first_mismatch
+
+
 def test_wider_vectors_give_the_same(tmp_path: Path) -> None:
     """No table depends on the length of vectors, as long as they have 128 bits."""
     text = (Path(__file__).parents[2] / "targets" / "riscv-virt-rvv.toml").read_text()
@@ -238,7 +249,9 @@ def test_what_the_kernels_cannot_do_is_left_to_others() -> None:
 def test_long_sweeps(kind: str, seed: int) -> None:
     graph = sweep([kind], seed, 24).graph()
     profile = ("litert", "tflm")[seed % 2]
-    verdict, _, _ = run_on(TARGET, graph, profile=profile, functions=[KINDS[kind][1]])
+    optimize, streamed = ("balanced", "speed")[seed // 2 % 2], seed % 3 == 0
+    functions = [KINDS[kind][1]]
+    verdict, _, _ = run_on(TARGET, graph, optimize, profile, functions=functions, streamed=streamed)
     assert verdict.bit_exact, verdict.first_mismatch
 
 

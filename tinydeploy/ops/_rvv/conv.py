@@ -13,9 +13,9 @@ from tinydeploy.ops.base import Array, Kernel, Site
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Say how the rows under a window are read: in place, or copied with their padding."""
+    """Say how the rows under a window are read: in place, or where they end, from padded copies."""
 
-    copied: bool
+    padded: bool  # or with taps that need pointers of their own
     rows: int
     runs: int  # runs of a row that lie apart
     run: int  # bytes of a run
@@ -23,14 +23,25 @@ class Rows:
     row_bytes: int
     left: int
     right: int
+    reach: int  # bytes from a window's first column to its end
 
-    @property
-    def scratch(self) -> int:
-        """Return bytes of the table of pointers and the copied rows."""
-        if not self.copied:
+    def piece(self, step: int, tile: int, pixels: int, budget: int) -> int:
+        """Return how many pixels share a padded copy of about `budget` bytes: tiles, or fewer."""
+        fitting = 1 + max(0, budget // self.rows - self.reach) // max(step, 1)
+        fitting -= fitting % tile if fitting > tile else 0
+        return min(fitting, pixels)
+
+    def scratch(self, step: int, piece: int) -> int:
+        """Return bytes of the table of pointers and of the copy for a piece, 4-byte aligned."""
+        if not self.padded:
             return 0
-        size = self.rows * (self.left + self.row_bytes + self.right)
+        size = self.rows * ((piece - 1) * step + self.reach)
         return self.rows * self.runs * 4 + -(-size // 4) * 4
+
+
+def budget(site: Site) -> int:
+    """Return the bytes that the copies beside the padding may take: more of them cost less time."""
+    return 4096 if site.optimize == "speed" else 1024
 
 
 def rows_of(g: window.Geometry, channels: int, taps_apart: bool) -> Rows:
@@ -39,11 +50,11 @@ def rows_of(g: window.Geometry, channels: int, taps_apart: bool) -> Rows:
     below = (g.out_h - 1) * g.stride_h + reach_h - g.pad_top - g.in_h
     right = max(0, (g.out_w - 1) * g.stride_w + reach_w - g.pad_left - g.in_w)
     apart = taps_apart and g.dilation_w > 1 and g.kernel_w > 1
-    copied = g.pad_top > 0 or g.pad_left > 0 or below > 0 or right > 0 or apart
+    padded = g.pad_top > 0 or g.pad_left > 0 or below > 0 or right > 0 or apart
     runs = g.kernel_w if apart else 1
     return Rows(
-        copied, g.kernel_h, runs, g.kernel_w // runs * channels, g.dilation_w * channels,
-        g.in_w * channels, g.pad_left * channels, right * channels,
+        padded, g.kernel_h, runs, g.kernel_w // runs * channels, g.dilation_w * channels,
+        g.in_w * channels, g.pad_left * channels, right * channels, reach_w * channels,
     )  # fmt: skip
 
 
@@ -60,7 +71,8 @@ class Params:
     run_step: int
     row_bytes: int
     left: int
-    right: int
+    reach: int
+    piece: int
     in_zero: int
     out_offset: int
     clamp_min: int
@@ -107,7 +119,7 @@ def product(site: Site) -> Product | None:
         weights = filters.data.reshape(out_c, -1).T
     rows = rows_of(g, channels, True)
     whole = (
-        not rows.copied
+        not rows.padded
         and g.kernel_h == g.kernel_w == g.stride_h == g.stride_w == 1
         and (g.out_h, g.out_w) == (g.in_h, g.in_w)
         and site.input_layout().plain
@@ -126,7 +138,7 @@ def _dense(site: Site) -> Product | None:
     from tinydeploy.ops.fully_connected import params
 
     p = params(site.call, site.profile)
-    rows = Rows(False, 1, 1, p.in_c, 0, 0, 0, 0)
+    rows = Rows(False, 1, 1, p.in_c, 0, 0, 0, 0, p.in_c)
     return _finish(
         site, rows, True, p.batches, p.in_c, p.weights.T, p.multiplier, p.shift,
         (p.clamp_min, p.clamp_max), bool(p.single_rounding),
@@ -162,7 +174,8 @@ def params(site: Site) -> Params:
     r, s = p.rows, p.scale
     return Params(
         p.pixels, p.weights.shape[1], p.step, r.rows, r.runs, r.run, r.run_step,
-        r.row_bytes, r.left, r.right, site.call.input().zero_point, p.zero, *p.clamp,
+        r.row_bytes, r.left, r.reach, _piece(site, p), site.call.input().zero_point, p.zero,
+        *p.clamp,
         p.weights, p.bias, s.multiplier, common.present(s.left, bool(s.left.any())),
         common.present(s.mask, s.fix == 2), s.right,
     )  # fmt: skip
@@ -174,18 +187,25 @@ def constants(site: Site) -> dict[str, int]:
     """
     p = product(site)
     assert p is not None
+    m, tile = _tile(p)
+    return {"m": m, "tile": tile, "padded": int(p.rows.padded), **p.scale.flags()}
+
+
+def _tile(p: Product) -> tuple[int, int]:
+    """Return vectors per accumulator and pixels of the largest tile."""
     out_c = p.weights.shape[1]
     m, tile = (2, 8) if out_c <= 8 else (4, 6) if out_c <= 16 else (8, 3)
-    return {
-        "m": m, "tile": 1 if p.pixels == 1 else tile, "copied": int(p.rows.copied),
-        **p.scale.flags(),
-    }  # fmt: skip
+    return m, 1 if p.pixels == 1 else tile
+
+
+def _piece(site: Site, p: Product) -> int:
+    return p.rows.piece(p.step, _tile(p)[1], p.pixels, budget(site))
 
 
 def scratch(site: Site) -> int:
     p = product(site)
     assert p is not None
-    return p.rows.scratch
+    return p.rows.scratch(p.step, _piece(site, p))
 
 
 def _whole(site: Site) -> bool:
@@ -193,4 +213,7 @@ def _whole(site: Site) -> bool:
     return p is not None and p.whole
 
 
-CONV = Kernel("rvv/conv_2d", "td_conv_2d_rvv", accepts, params, constants, scratch, whole=_whole)
+CONV = Kernel(
+    "rvv/conv_2d", "td_conv_2d_rvv", accepts, params, constants, scratch, whole=_whole,
+    by_rows=True,
+)  # fmt: skip

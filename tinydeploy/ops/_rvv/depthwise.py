@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._rvv import common
-from tinydeploy.ops._rvv.conv import Rows, rows_of
+from tinydeploy.ops._rvv.conv import Rows, budget, rows_of
 from tinydeploy.ops.base import Array, Kernel, Site
+
+TILE = 3  # groups of pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class Params:
     tap: int
     row_bytes: int
     left: int
-    right: int
+    reach: int
+    piece: int
     in_zero: int
     out_offset: int
     clamp_min: int
@@ -57,6 +60,33 @@ def _rows(site: Site) -> Rows:
     return rows_of(window.convolution(site.call), site.call.input().shape[3], False)
 
 
+def _pixels(site: Site) -> int:
+    """Return the pixels whose channels fill the lanes together: a group."""
+    g = window.convolution(site.call)
+    fitting = common.LANES // site.call.input().shape[3]
+    return max(1, min(g.out_w, fitting)) if g.stride_w == 1 else 1
+
+
+def _step(site: Site) -> int:
+    """Return the bytes from one group's inputs to the next one's."""
+    return _pixels(site) * window.convolution(site.call).stride_w * site.call.input().shape[3]
+
+
+def _reach(site: Site) -> int:
+    """Return the bytes from the first to the last input of a group."""
+    return _rows(site).reach + (_pixels(site) - 1) * site.call.input().shape[3]
+
+
+def _piece(site: Site) -> int:
+    groups = -(-window.convolution(site.call).out_w // _pixels(site))
+    rows = replace(_rows(site), reach=_reach(site))
+    return rows.piece(_step(site), TILE, groups, budget(site))
+
+
+def _scratch(site: Site) -> int:
+    return replace(_rows(site), reach=_reach(site)).scratch(_step(site), _piece(site))
+
+
 def accepts(site: Site) -> bool:
     if not common.for_vectors(site) or site.call.output.shape[-1] != site.call.input().shape[3]:
         return False
@@ -70,8 +100,7 @@ def params(site: Site) -> Params:
     inp, output, filters = call.input(), call.output, call.input(1)
     assert s is not None and filters.data is not None
     channels = inp.shape[3]
-    # Pixels whose channels fill the lanes together.
-    pixels = max(1, min(g.out_w, common.LANES // channels)) if g.stride_w == 1 else 1
+    pixels = _pixels(site)
     tiles, rest = divmod(g.out_w, pixels)
     weights = filters.data[0]
     bias = common.folded_bias(
@@ -85,7 +114,8 @@ def params(site: Site) -> Params:
     return Params(
         tiles, rest * channels, pixels * channels, pixels * g.stride_w * channels,
         pixels * channels, r.rows, g.kernel_w * g.dilation_w * channels, g.dilation_w * channels,
-        r.row_bytes, r.left, r.right, inp.zero_point, output.zero_point, low, high,
+        r.row_bytes, r.left, _reach(site), _piece(site),
+        inp.zero_point, output.zero_point, low, high,
         np.tile(weights, (1, 1, pixels)), lanes(bias), lanes(s.multiplier),
         common.present(lanes(s.left), bool(s.left.any())),
         common.present(lanes(s.mask), s.fix == 2), lanes(s.right),
@@ -95,10 +125,10 @@ def params(site: Site) -> Params:
 def constants(site: Site) -> dict[str, int]:
     scale = _scaling(site)
     assert scale is not None
-    return {"copied": int(_rows(site).copied), **scale.flags()}
+    return {"padded": int(_rows(site).padded), **scale.flags()}
 
 
 DEPTHWISE = Kernel(
     "rvv/depthwise", "td_depthwise_rvv", accepts, params, constants,
-    lambda site: _rows(site).scratch,
+    _scratch, by_rows=True,
 )  # fmt: skip

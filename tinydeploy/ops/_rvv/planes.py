@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,7 +48,13 @@ def _rows(site: Site) -> Rows:
     r = rows_of(g, channels, False)
     pixel = g.stride_w * channels
     missing = -(r.left + r.row_bytes + r.right) % pixel
-    return Rows(True, r.rows, 1, r.run, r.run_step, r.row_bytes, r.left, r.right + missing)
+    return replace(r, padded=True, runs=1, right=r.right + missing)
+
+
+def _row_scratch(site: Site) -> int:
+    """Return the bytes of one row with its padding, 4-byte aligned."""
+    r = _rows(site)
+    return -(-(r.left + r.row_bytes + r.right) // 4) * 4
 
 
 def _plane(site: Site) -> int:
@@ -95,7 +101,7 @@ def params(site: Site) -> Params:
         first += size
     return Params(
         g.out_w, out_c, terms, r.rows, channels, g.stride_w, plane, r.row_bytes, r.left, r.right,
-        site.call.input().zero_point, r.scratch, p.zero, *p.clamp,
+        site.call.input().zero_point, _row_scratch(site), p.zero, *p.clamp,
         offsets.reshape(-1).astype(np.uint16), np.concatenate(tiles), p.bias, s.multiplier,
         common.present(s.left, bool(s.left.any())), common.present(s.mask, s.fix == 2), s.right,
     )  # fmt: skip
@@ -109,9 +115,9 @@ def constants(site: Site) -> dict[str, int]:
 
 
 def scratch(site: Site) -> int:
-    return _rows(site).scratch + -(-_planes_bytes(site) // 4) * 4
+    return _row_scratch(site) + -(-_planes_bytes(site) // 4) * 4
 
 
 PLANES = Kernel(
-    "rvv/conv_planes", "td_conv_planes_rvv", accepts, params, constants, scratch
+    "rvv/conv_planes", "td_conv_planes_rvv", accepts, params, constants, scratch, by_rows=True
 )  # fmt: skip

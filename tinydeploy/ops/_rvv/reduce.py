@@ -67,7 +67,9 @@ def add_constants(site: Site) -> dict[str, int]:
     }  # fmt: skip
 
 
-ADD = Kernel("rvv/add", "td_add_rvv", _adds, add_params, add_constants, whole=_adds_whole)
+ADD = Kernel(
+    "rvv/add", "td_add_rvv", _adds, add_params, add_constants, whole=_adds_whole, by_rows=True
+)
 
 LARGEST_WINDOW = 254  # 254 * 128 + 127 fits int16
 
@@ -77,7 +79,7 @@ def _pools(site: Site) -> bool:
     return common.for_vectors(site) and a.kernel_h * a.kernel_w <= LARGEST_WINDOW
 
 
-POOL = Kernel("rvv/average_pool_2d", "td_average_pool_2d_rvv", _pools)
+POOL = Kernel("rvv/average_pool_2d", "td_average_pool_2d_rvv", _pools, by_rows=True)
 
 
 @dataclass(frozen=True, slots=True)
