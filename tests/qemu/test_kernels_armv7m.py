@@ -112,6 +112,9 @@ def chains(seed: int) -> Net:
     x = net.depthwise(net.conv(net.input(6, 7, 3), 5), (3, 3), zero=-128)
     rescaled(net, 1 / 60)
     net.output(x)
+    x = net.depthwise(net.conv(net.input(5, 9, 3), 24), (3, 3))
+    rescaled(net, 1 / 60)  # a few channels are scaled up
+    net.output(x)
     x = net.conv(net.input(7, 6, 2), 5, zero=-128)
     x = net.depthwise(x, (3, 3), pads=(2, 0, 0, 3), zero=-128)
     net.output(net.depthwise(x, (3, 3), 1, zero=-128))
@@ -200,7 +203,7 @@ def test_depthwise_layers_of_any_shape(optimize: str) -> None:
     ],
 )
 def test_row_by_row(build: Callable[[int], Net], functions: Sequence[str], optimize: str) -> None:
-    prove(build(8), optimize, functions, streamed=True)
+    prove(build(3), optimize, functions, streamed=True)
 
 
 def test_sums() -> None:

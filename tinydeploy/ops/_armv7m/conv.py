@@ -15,7 +15,7 @@ from tinydeploy.ops.base import Array, Kernel, Site
 
 # A sum in the lower field of a 64-bit accumulator has 23 bits.
 FIELD_BITS = 23
-_LEAST_SHIFT = 2  # of channels whose sums are all 0: any core's kernels have it
+LEAST_SHIFT = 2  # of channels whose sums are all 0: any core's kernels have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def sums_of(
     return Sums(
         np.where(live[:, None], weights, 0).astype(np.int8),
         np.where(live, bias - in_zero * w.sum(axis=1), 0),
-        np.where(live, multiplier, 0).astype(np.int64), np.where(live, shift, _LEAST_SHIFT),
+        np.where(live, multiplier, 0).astype(np.int64), np.where(live, shift, LEAST_SHIFT),
         np.where(live, low, 0), np.where(live, high, 0), in_zero, out_zero, *clamp,
     )  # fmt: skip
 

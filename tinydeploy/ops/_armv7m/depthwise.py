@@ -6,12 +6,13 @@ One SMLAL multiplies one element by the weights of two output rows, packed 23 bi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
 from tinydeploy.ops import _window as window
-from tinydeploy.ops._armv7m.conv import Sums, doubled, fits, scaling, sums_of
+from tinydeploy.ops._armv7m.conv import LEAST_SHIFT, Sums, doubled, fits, scaling, sums_of
 from tinydeploy.ops.base import Array, Kernel, Site
 from tinydeploy.ops.layout import PLAIN, Layout
 
@@ -32,6 +33,15 @@ class Params:
     zero_point: int
     in_zero: int
     stream: Array  # int32, per channel
+
+
+@dataclass(frozen=True, slots=True)
+class ParamsWithOthers(Params):
+    """Add channels that are scaled up, which the assembly cannot do."""
+
+    others: Array  # int32 [others, 4]: channel, bias, multiplier, left shift
+    other_weights: Array  # int8 [others, taps]
+    other_count: int
 
 
 def depthwise_sums(site: Site) -> Sums:
@@ -59,8 +69,21 @@ def accepts(site: Site) -> bool:
         return False
     if g.out_w < _COLUMNS or g.out_h < 1 or g.stride_h > 3:
         return False
+    sums, others = planar_sums(site)
+    few = 8 * len(others) <= len(sums.bias)
+    return few and fits(sums, "DEPTHWISE_CONV_2D", site) and not sums.clamped
+
+
+def planar_sums(site: Site) -> tuple[Sums, Array]:
+    """Return the sums without the scales of channels that are scaled up, and those channels."""
     sums = depthwise_sums(site)
-    return fits(sums, "DEPTHWISE_CONV_2D", site) and not sums.clamped
+    up = sums.shift < 1
+    kept = replace(
+        sums,
+        multiplier=np.where(up, 0, sums.multiplier),
+        shift=np.where(up, LEAST_SHIFT, sums.shift),
+    )
+    return kept, np.flatnonzero(up)
 
 
 def wants(site: Site, position: int) -> Layout:
@@ -123,26 +146,40 @@ def stream_of(sums: Sums, words: Array | None) -> Array:
 
 
 def _params(site: Site, pack: Callable[[Sums, int, int, int], Array]) -> Params:
-    call, g, sums = site.call, window.convolution(site.call), depthwise_sums(site)
+    call, g, (sums, others) = site.call, window.convolution(site.call), planar_sums(site)
     channels, layout = call.output.shape[3], site.output_layout
     wide = site.optimize == "speed"
-    return Params(
+    plain = Params(
         channels, g.out_w, site.input_layout().plane_bytes(call.input()), -g.pad_left,
         1 if layout.planar else channels,
         layout.plane_bytes(call.output) if layout.planar else 1,
         2 * sums.out_zero + 1, sums.in_zero,
         stream_of(sums, pack(sums, g.kernel_h, g.kernel_w, g.stride_h) if wide else None),
     )  # fmt: skip
+    if not len(others):
+        return plain
+    own = depthwise_sums(site)
+    scales = np.stack(
+        [others, own.bias[others], own.multiplier[others], -own.shift[others]], axis=1
+    )
+    same: dict[str, Any] = {f.name: getattr(plain, f.name) for f in fields(plain)}
+    return ParamsWithOthers(
+        **same,
+        others=scales.astype(np.int32),
+        other_weights=np.ascontiguousarray(own.weights[others]),
+        other_count=len(others),
+    )
 
 
 def constants(site: Site) -> dict[str, int]:
-    g = window.convolution(site.call)
+    g, (sums, others) = window.convolution(site.call), planar_sums(site)
     return {
         "kernel_h": g.kernel_h,
         "kernel_w": g.kernel_w,
         "stride": g.stride_h,
-        "sign": int(doubled(depthwise_sums(site))),
+        "sign": int(doubled(sums)),
         "wide": int(site.optimize == "speed"),
+        "others": int(len(others) > 0),
     }
 
 
@@ -163,8 +200,11 @@ def _column_pairs(g: window.Geometry) -> int:
 
 
 def accepts_row(site: Site) -> bool:
-    """Accept what the kernel for two rows accepts, where rows are to be held by the fewest."""
-    return site.output_layout.ring > 0 and accepts(site)
+    """Accept what the kernel for two rows accepts, where the fewest rows are to be held.
+
+    Narrow rows are better computed by twos: what is done once per channel and row weighs more.
+    """
+    return site.output_layout.ring > 0 and site.call.output.shape[2] >= 8 and accepts(site)
 
 
 def row_scratch(site: Site) -> int:
@@ -232,8 +272,8 @@ def tap_constants(site: Site) -> dict[str, int]:
     return {"sign": int(doubled(sums)), "clamp": int(sums.clamped)}
 
 
-DEPTHWISE = (
-    Kernel(
+def _two_rows(by_rows: bool) -> Kernel:
+    return Kernel(
         "armv7m/depthwise_conv_2d",
         "td_depthwise_conv_2d_armv7m",
         accepts=accepts,
@@ -243,7 +283,12 @@ DEPTHWISE = (
         pad_row=True,
         wants=wants,
         planar_output=True,
-    ),
+        by_rows=by_rows,
+    )
+
+
+DEPTHWISE = (
+    _two_rows(by_rows=False),
     Kernel(
         "armv7m/depthwise_conv_2d_row",
         "td_depthwise_conv_2d_armv7m_row",
@@ -258,6 +303,7 @@ DEPTHWISE = (
         planar_output=True,
         by_rows=True,
     ),
+    _two_rows(by_rows=True),
     Kernel(
         "armv7m/depthwise_conv_2d_taps",
         "td_depthwise_conv_2d_armv7m_taps",
