@@ -148,3 +148,25 @@ class TestDsp:
         verdict, _, selection = run_on(load_target("mps2-an386"), net.graph(), functions=DSP[:1])
         assert verdict.bit_exact, verdict.first_mismatch
         assert selection.layout(x) != PLAIN
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize(
+    ("target", "function"),
+    [
+        pytest.param("mps2-an386", DSP[0], marks=ARM),
+        pytest.param("mps2-an385", "td_conv_2d_packed", marks=ARM),
+        pytest.param("riscv-virt", "td_conv_2d_rows_rv32", marks=RISCV),
+    ],
+)
+def test_row_by_row(target: str, function: str, bits: int) -> None:
+    """Streamed: only the rows that are given may be touched, and they may lie anywhere."""
+    net, r = Net(default_rng(9), bits=bits), default_rng(10)
+    for depth in (3, 8):
+        x = net.conv(net.input(7, 9, depth), 6, (3, 3), 1)
+        x = net.conv(net.depthwise(x), pick(r, (5, 8)))
+        net.output(net.conv(x, 4, (2, 3), 2))
+    verdict, _, _ = run_on(
+        load_target(target), net.graph(), samples=2, functions=[function], streamed=True
+    )
+    assert verdict.bit_exact, verdict.first_mismatch
