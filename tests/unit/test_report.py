@@ -11,12 +11,15 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 from builder import Builder
 from chromium import open_page
 
 from tinydeploy import pipeline
 from tinydeploy.plan.describe import places, segment_views, shared
+from tinydeploy.plan.search import Schedule, Wanted
+from tinydeploy.report import document as doc
 from tinydeploy.report.assemble import assemble
 from tinydeploy.report.front import FrontPoint, front_svg, undominated
 from tinydeploy.report.memory_map import memory_map_svg
@@ -34,9 +37,9 @@ FRONT = (
 )
 
 
-def prepared(schedule: pipeline.Schedule = "streamed") -> tuple[pipeline.Prepared, pipeline.Clock]:
+def prepared(schedule: Schedule = "streamed") -> tuple[pipeline.Prepared, pipeline.Clock]:
     clock = pipeline.Clock()
-    return pipeline.prepare(DIGITS, "litert", "auto", clock, schedule=schedule), clock
+    return pipeline.prepare(DIGITS, "litert", "auto", clock, wanted=Wanted(schedule)), clock
 
 
 def page_of(name: str = "digits", *, evil: bool = False) -> str:
@@ -50,9 +53,24 @@ def page_of(name: str = "digits", *, evil: bool = False) -> str:
         )
     target = load_target("mps2-an386")
     document = assemble(graph, p.plan, p.profile, name, p.macs, clock.stages, target)
+    document = msgspec.structs.replace(document, explain=why(name))
     return report_html(
         document, graph, p.plan, Reproduction(f"tinydeploy plan {name}", {name: name}), target,
-        FRONT, [name],
+        FRONT,
+    )  # fmt: skip
+
+
+def why(name: str) -> doc.ExplainFigures:
+    ring = doc.PeakBuffer(
+        name=name, kind="ring", shape=[1, 14, 14, 8], bytes=700, rows_held=7, rows=14,
+        readers=[3, 6], waits_for=[3],
+    )  # fmt: skip
+    smaller = doc.VariantFigures(
+        node=3, op=name, change="kernel", before="7x7", after="3x3", arena_bytes=500, searched=False
+    )
+    return doc.ExplainFigures(
+        nodes=[3, 4], kind="streamed", alive_bytes=900, next_alive_bytes=800, buffers=[ring],
+        shared=[doc.SharedFigures(lower=name, upper=name, bytes=9)], variants=[smaller], untried=2,
     )  # fmt: skip
 
 
@@ -160,7 +178,11 @@ def test_plan_writes_a_page_and_names_segments(tmp_path: Path) -> None:
     assert all(len(s["nodes"]) == len(s["ops"]) for s in segments)
     arena = json.loads(result.stdout)["memory"]["arena_bytes"]
     assert max(s["alive_bytes"] for s in segments) <= arena
-    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    front = json.loads(result.stdout)["plan"]["front"]
+    assert len(front) > 1 and [p["arena_bytes"] for p in front if p["chosen"]] == [arena]
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "layer by layer" in text and "<b>(chosen)</b>" in text
 
 
 def test_places_cover_the_plan() -> None:

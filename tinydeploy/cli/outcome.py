@@ -48,7 +48,7 @@ def finish(
         prepared.graph, prepared.plan, prepared.profile, prepared.path.name, prepared.macs,
         clock.stages,
         target, firmware, samples, measured.verdict, measured.unit, measured.counts,
-        measured.stack_bytes,
+        measured.stack_bytes, prepared.front,
     )  # fmt: skip
     if out:
         (out / "report.json").write_text(to_json(document) + "\n", encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -44,14 +43,30 @@ def command_line() -> str:
     return shlex.join(words)
 
 
+def front_points(prepared: Prepared) -> list[FrontPoint]:
+    """Return the plans that were weighed against each other, none where there was no choice."""
+    if len(prepared.front) < 2:
+        return []
+    points = []
+    for choice in prepared.front:
+        runs = [s for s in choice.plan.segments if s.kind == "streamed"]
+        nodes = sum(len(s.nodes) for s in runs)
+        label = f"{nodes} nodes row by row" if runs else "layer by layer"
+        chosen = choice.plan is prepared.plan
+        points.append(
+            FrontPoint(
+                label, choice.plan.arena_bytes, round(choice.instructions), None, 1.0, chosen
+            )
+        )
+    return points
+
+
 def write_page(
     path: Path,
     document: Document,
     prepared: Prepared,
     target: Target | None,
     firmware: Firmware | None = None,
-    front: Sequence[FrontPoint] = (),
-    explanation: Sequence[str] = (),
 ) -> None:
     """Write the page of a document; raises UsageError when the file cannot be written."""
     versions = {"Python": platform.python_version()}
@@ -65,8 +80,7 @@ def write_page(
         prepared.plan,
         Reproduction(command_line(), versions),
         target,
-        front,
-        explanation,
+        front_points(prepared),
     )
     try:
         path.write_text(page, encoding="utf-8")

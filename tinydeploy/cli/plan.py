@@ -17,25 +17,33 @@ from tinydeploy.cli import options
               help="Draw the memory map: time across, bytes up.")  # fmt: skip
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), default=None,
               help="Write one HTML page: fit, memory map, plan.")  # fmt: skip
+@click.option("--explain", is_flag=True,
+              help="Say what makes the peak, and which change of the network would lower it.",
+              )  # fmt: skip
 @click.option("--tflm-metadata", "tflm", default=None, metavar="OUT.tflite",
               type=click.Path(path_type=Path, dir_okay=False),
               help="Write a copy of MODEL that tells TensorFlow Lite Micro where tensors lie.",
               )  # fmt: skip
 @options.PROFILE
-@options.ALLOCATOR
-@options.SCHEDULE
+@options.planning
 @options.OPTIMIZE
 @options.DUMP
 @options.common
 def command(
     model: Path, target: str | None, svg: Path | None, report: Path | None,
-    tflm: Path | None, profile: str, allocator: str, schedule: Any, optimize: str,
+    explain: bool, tflm: Path | None, profile: str,
+    allocator: str, schedule: Any, ram: int | None, input_from: str,
+    optimize: str,
     dump_after: str | None, as_json: bool, verbose: bool, quiet: bool, debug: bool,
     color: bool | None,
 ) -> int:  # fmt: skip
     """Plan the memory of MODEL and print it; --svg draws it."""
+    import msgspec
+
     from tinydeploy import pipeline
+    from tinydeploy.cli.explaining import explained
     from tinydeploy.report.assemble import assemble
+    from tinydeploy.report.explanation import explanation_figures, explanation_lines
     from tinydeploy.report.memory_map import memory_map_svg
     from tinydeploy.report.plan_table import show_plan
     from tinydeploy.targets import load_target
@@ -43,8 +51,10 @@ def command(
     board = load_target(target) if target else None
     with options.progress(quiet) as progress:
         clock = pipeline.Clock(progress)
+        wanted = options.wanted(schedule, ram, input_from)
         core = pipeline.core_of(board, optimize) if board else None
-        prepared = pipeline.prepare(model, profile, allocator, clock, core, schedule=schedule)
+        prepared = pipeline.prepare(model, profile, allocator, clock, core, wanted=wanted)
+        why = explained(prepared, allocator, clock) if explain else None
     options.dump(prepared, dump_after)
     if svg:
         _write(svg, memory_map_svg(prepared.graph, prepared.plan).encode())
@@ -57,7 +67,13 @@ def command(
         prepared.macs,
         clock.stages,
         board,
+        front=prepared.front,
     )
+    lines = explanation_lines(prepared.graph, why) if why else []
+    if why:
+        document = msgspec.structs.replace(
+            document, explain=explanation_figures(prepared.graph, why)
+        )
     if report:
         from tinydeploy.cli.pages import write_page
 
@@ -65,6 +81,8 @@ def command(
 
     def show(console: Any) -> None:
         show_plan(console, prepared.graph, prepared.plan, board, verbose)
+        for line in lines:
+            console.print(line, markup=False, soft_wrap=True)
         if svg:
             console.print(f"drawn in {svg}")
         if offline:

@@ -96,6 +96,7 @@ class PeakBuffer(_Part, frozen=True, kw_only=True):
 
     name: str
     kind: str
+    shape: list[int]
     bytes: int
     rows_held: int
     rows: int
@@ -123,6 +124,7 @@ class ExplainFigures(_Part, frozen=True, kw_only=True):
     alive_bytes: int
     next_alive_bytes: int
     buffers: list[PeakBuffer]
+    shared: list[SharedFigures]
     variants: list[VariantFigures]
     untried: int
 

@@ -90,6 +90,7 @@ def explanation_figures(graph: Graph, e: Explanation) -> doc.ExplainFigures:
             doc.PeakBuffer(
                 name=p.place.name,
                 kind=p.place.kind,
+                shape=list(graph.tensors[p.place.tensors[0]].shape) if p.place.tensors else [],
                 bytes=p.place.bytes,
                 rows_held=p.place.rows_held,
                 rows=p.place.rows,
@@ -97,6 +98,10 @@ def explanation_figures(graph: Graph, e: Explanation) -> doc.ExplainFigures:
                 waits_for=list(p.waits_for),
             )
             for p in e.parts
+        ],
+        shared=[
+            doc.SharedFigures(lower=s.lower.name, upper=s.upper.name, bytes=s.bytes)
+            for s in e.view.shared
         ],
         variants=[
             doc.VariantFigures(

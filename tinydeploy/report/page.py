@@ -80,12 +80,11 @@ def report_html(
     reproduction: Reproduction,
     target: Target | None = None,
     front: Sequence[FrontPoint] = (),
-    explanation: Sequence[str] = (),
 ) -> str:
     """Return the page. It holds no script and refers to nothing outside itself.
 
-    `front` are the plans that were weighed against each other; `explanation` are lines on the
-    peak. The page has no date, so that the same deployment gives the same bytes.
+    `front` are the plans that were weighed against each other. The page has no date, so that the
+    same deployment gives the same bytes.
     """
     # memory_map_svg and front_svg escape what comes from the model themselves.
     return (
@@ -104,7 +103,6 @@ def report_html(
             unit_kind=_KINDS.get(document.profile_run.unit, "") if document.profile_run else "",
             segments=_segments(graph, plan),
             buffers=sorted(places(graph, plan), key=lambda p: (p.first, p.offset)),
-            explanation=explanation,
             reproduction=reproduction,
         )
     )
