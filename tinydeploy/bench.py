@@ -12,7 +12,7 @@ import msgspec
 from tinydeploy import pipeline
 from tinydeploy.errors import FitError, UsageError
 from tinydeploy.ir import DType
-from tinydeploy.plan.search import Wanted
+from tinydeploy.plan.search import AUTO, Wanted
 from tinydeploy.report.tables import markdown
 from tinydeploy.targets import Target
 from tinydeploy.verify.samples import random_samples
@@ -27,7 +27,7 @@ def run_all(
     targets: Sequence[Target],
     modes: Sequence[str],
     profile: str,
-    wanted: Wanted = Wanted(),
+    wanted: Wanted = AUTO,
     progress: pipeline.Progress = pipeline.silent,
 ) -> list[Row]:
     """Deploy every model to every target in every mode; a model that does not fit has no row."""
@@ -49,7 +49,7 @@ def run_one(
     target: Target,
     optimize: str,
     profile: str,
-    wanted: Wanted = Wanted(),
+    wanted: Wanted = AUTO,
 ) -> Row:
     """Deploy one model and return its figures in bytes and instructions (host: nanoseconds).
 

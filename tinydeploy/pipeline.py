@@ -23,10 +23,11 @@ from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile, profile_named
 from tinydeploy.ops.execute import total_macs
 from tinydeploy.passes import run_passes
+from tinydeploy.plan import search
 from tinydeploy.plan.join import join_in_memory, joined_at
 from tinydeploy.plan.layout import MemoryPlan, Segment
-from tinydeploy.plan.planner import peak_step, plan_layers
-from tinydeploy.plan.search import plan_again, plan_streamed
+from tinydeploy.plan.planner import peak_step
+from tinydeploy.plan.search import AUTO, Choice, Wanted
 from tinydeploy.plan.select import Core, select
 from tinydeploy.run.cycles import can_estimate, estimate
 from tinydeploy.run.device import Device, Where, open_device
@@ -38,7 +39,6 @@ from tinydeploy.verify.samples import Samples
 MANIFEST = "tinydeploy.json"
 MODEL_COPY = "model.tflite"
 
-Schedule = Literal["layer", "streamed"]
 Progress = Callable[[str, int, int], None]
 
 
@@ -73,6 +73,8 @@ class Prepared:
     profile: IntegerProfile
     macs: int  # of the model as given, before passes dropped work
     imported: Graph
+    wanted: Wanted = AUTO
+    front: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,14 @@ class Place:
     link: Link = "semihosting"
 
 
+class ManifestWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Repeat what the plan was for."""
+
+    schedule: Literal["auto", "layer", "streamed"]
+    ram: int | None = None
+    streamed_input: bool = False
+
+
 class ManifestSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Name the nodes that run together, and the inputs that arrive row by row meanwhile."""
 
@@ -118,7 +128,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     profile: str
     allocator: str
     optimize: str
-    schedule: Schedule
+    wanted: ManifestWanted
     optimisation: str
     digest: str
     kernels: tuple[str, ...]
@@ -144,13 +154,12 @@ def prepare(
     clock: Clock,
     core: Core | None = None,
     preferred: Callable[[Graph, IntegerProfile], Mapping[int, str]] = lambda graph, profile: {},
-    schedule: Schedule = "layer",
+    wanted: Wanted = AUTO,
 ) -> Prepared:
     """Import, rewrite and plan a model; raises ModelError or UsageError.
 
     Without a core the plan is for the portable kernels. `preferred` names kernels that tuning
-    found, per node. `schedule` is "layer" (each node whole) or "streamed" (runs of nodes row by row
-    where that needs less RAM).
+    found, per node. `wanted` says how the plan is chosen from the front.
     """
     semantics = profile_named(profile)
     with clock.stage("import"):
@@ -160,12 +169,9 @@ def prepare(
         graph = run_passes(graph, semantics)
     with clock.stage("plan"):
         selection = select(graph, semantics, core or Core(), preferred(graph, semantics))
-        selection = join_in_memory(graph, semantics, selection, streamed=schedule == "streamed")
-        if schedule == "streamed":
-            plan = plan_streamed(graph, semantics, selection, allocator)
-        else:
-            plan = plan_layers(graph, allocator, selection, semantics)
-    return Prepared(path, graph, plan, semantics, macs, imported)
+        selection = join_in_memory(graph, semantics, selection, streamed=wanted.schedule != "layer")
+        plan, front = search.plan(graph, semantics, selection, wanted, allocator)
+    return Prepared(path, graph, plan, semantics, macs, imported, wanted, front)
 
 
 def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> GeneratedModel:
@@ -174,8 +180,12 @@ def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> Genera
     command = f"tinydeploy deploy {name} --target {target.name}"
     if prepared.profile.name != "litert":
         command += f" --profile {prepared.profile.name}"
-    if prepared.plan.selection.streamed:
-        command += " --schedule streamed"
+    if prepared.wanted.schedule != "auto":
+        command += f" --schedule {prepared.wanted.schedule}"
+    if prepared.wanted.ram is not None:
+        command += f" --ram {prepared.wanted.ram}"
+    if prepared.wanted.streamed_input:
+        command += " --input streamed"
     if prepared.plan.selection.core.optimize != "balanced":
         command += f" --optimize {prepared.plan.selection.core.optimize}"
     with clock.stage("generate"):
@@ -226,7 +236,11 @@ def build(
             profile=prepared.profile.name,
             allocator=prepared.plan.allocator,
             optimize=prepared.plan.selection.core.optimize,
-            schedule="streamed" if prepared.plan.selection.streamed else "layer",
+            wanted=ManifestWanted(
+                schedule=prepared.wanted.schedule,
+                ram=prepared.wanted.ram,
+                streamed_input=prepared.wanted.streamed_input,
+            ),
             optimisation=optimisation,
             digest=generated.digest.hex(),
             kernels=tuple(k.function if k else "" for k in prepared.plan.selection.kernels),
@@ -273,7 +287,8 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
     manifest = read_manifest(folder)
     target = load_target(manifest.target)
     core = core_of(target, manifest.optimize)
-    prepared = prepare(folder / MODEL_COPY, manifest.profile, "greedy", clock, core)
+    path = folder / MODEL_COPY
+    prepared = prepare(path, manifest.profile, "greedy", clock, core, wanted=Wanted("layer"))
     if prepared.graph.source_sha256 != manifest.sha256:
         raise UsageError(
             f"{folder / MODEL_COPY} is not the model that was deployed",
@@ -284,15 +299,15 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
     selection = select(graph, prepared.profile, core, wishes)
     joined = [p for p in range(len(graph.nodes)) if not wishes.get(p)]
     selection = joined_at(graph, selection, joined)
-    names = tuple(k.function if k else "" for k in selection.kernels)
     try:
         segments = [Segment(s.kind, s.nodes, (), s.feeds) for s in manifest.segments]
-        plan = plan_again(
+        plan = search.plan_again(
             graph, prepared.profile, selection, segments, manifest.offsets, manifest.lower_bound,
-            manifest.allocator,
+            manifest.allocator, manifest.wanted.streamed_input,
         )  # fmt: skip
     except ValueError as error:
         raise UsageError(f"{folder / MANIFEST} is damaged", str(error)) from error
+    names = tuple(k.function if k else "" for k in plan.selection.kernels)
     if names != manifest.kernels or manifest.version != __version__:
         raise UsageError(
             f"{folder} was made by another version of tinydeploy",

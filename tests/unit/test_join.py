@@ -17,10 +17,11 @@ from tinydeploy.ops.concatenation import Attributes as ConcatAttributes
 from tinydeploy.ops.execute import run_all
 from tinydeploy.ops.reshape import Attributes as ReshapeAttributes
 from tinydeploy.ops.strided_slice import Attributes as SliceAttributes
+from tinydeploy.plan import search
 from tinydeploy.plan.join import join_in_memory, joined_at
 from tinydeploy.plan.liveness import homes
 from tinydeploy.plan.planner import plan_layers
-from tinydeploy.plan.search import plan_again, plan_streamed
+from tinydeploy.plan.search import Wanted, plan_again
 from tinydeploy.plan.select import portable
 
 LITERT = PROFILES["litert"]
@@ -102,7 +103,7 @@ def test_random_networks_give_the_same_without_copies(first: int, streamed: bool
         selection = join_in_memory(graph, LITERT, plain, streamed)
         freed += sum(a is not b for a, b in zip(selection.kernels, plain.kernels, strict=True))
         if streamed:
-            plan = plan_streamed(graph, LITERT, selection, "greedy")
+            plan, _ = search.plan(graph, LITERT, selection, Wanted("streamed"), "greedy")
         else:
             plan = plan_layers(graph, "greedy", selection, LITERT)
             assert plan.lower_bound_bytes <= plan_layers(graph, "greedy").lower_bound_bytes

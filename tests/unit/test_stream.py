@@ -20,9 +20,10 @@ from tinydeploy.ops._window import Window
 from tinydeploy.ops.concatenation import Attributes as ConcatAttributes
 from tinydeploy.ops.execute import run_outputs
 from tinydeploy.passes import run_passes
+from tinydeploy.plan import search
+from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.planner import plan_layers
-from tinydeploy.plan.search import plan_again, plan_streamed
-from tinydeploy.plan.select import portable, select
+from tinydeploy.plan.select import Selection, portable, select
 from tinydeploy.plan.stream import Scheduler
 from tinydeploy.targets import load_target
 
@@ -34,6 +35,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def same_scale(net: Net, tensor: int, like: int) -> int:
     net.tensors[tensor] = replace(net.tensors[tensor], quantization=net.tensors[like].quantization)
     return tensor
+
+
+def plan_streamed(graph: Graph, selection: Selection, streamed_input: bool = False) -> MemoryPlan:
+    wanted = search.Wanted("streamed", streamed_input=streamed_input)
+    return search.plan(graph, LITERT, selection, wanted)[0]
 
 
 def random_network(seed: int) -> Graph:
@@ -76,7 +82,7 @@ def test_random_networks(seeds: range, streamed_input: bool) -> None:
     for graph in graphs:
         selection = portable(graph, LITERT)
         whole = plan_layers(graph, "greedy", selection, LITERT)
-        plan = plan_streamed(graph, LITERT, selection, streamed_input=streamed_input)
+        plan = plan_streamed(graph, selection, streamed_input)
         assert plan.lower_bound_bytes <= plan.arena_bytes <= whole.arena_bytes
         plans.append(plan)
     assert sum(any(s.calls for s in p.segments) for p in plans) > len(plans) // 2
@@ -127,15 +133,15 @@ def test_schedules_read_only_what_is_there(seed: int) -> None:
 def test_a_plan_can_be_made_again() -> None:
     graph = run_passes(read_file(ROOT / "examples" / "digits" / "digits_int8.tflite"), LITERT)
     selection = portable(graph, LITERT)
-    plan = plan_streamed(graph, LITERT, selection)
+    plan = plan_streamed(graph, selection)
     bound, used = plan.lower_bound_bytes, plan.allocator
-    again = plan_again(graph, LITERT, selection, plan.segments, plan.offsets, bound, used)
+    again = search.plan_again(graph, LITERT, selection, plan.segments, plan.offsets, bound, used)
     assert again == plan
     with pytest.raises(ValueError, match="offsets"):
-        plan_again(graph, LITERT, selection, plan.segments, plan.offsets[1:], 0, "greedy")
+        search.plan_again(graph, LITERT, selection, plan.segments, plan.offsets[1:], 0, "greedy")
     with pytest.raises(ValueError, match="overlap"):
         offsets = [0] * len(plan.offsets)
-        plan_again(graph, LITERT, selection, plan.segments, offsets, 0, "greedy")
+        search.plan_again(graph, LITERT, selection, plan.segments, offsets, 0, "greedy")
 
 
 def test_families_that_are_not_proven_by_rows_stay_whole() -> None:
@@ -143,10 +149,10 @@ def test_families_that_are_not_proven_by_rows_stay_whole() -> None:
 
     graph = run_passes(read_file(ROOT / "examples" / "digits" / "digits_int8.tflite"), LITERT)
     selection = select(graph, LITERT, core_of(load_target("riscv-virt"), "balanced"))
-    plan = plan_streamed(graph, LITERT, selection)
+    plan = plan_streamed(graph, selection)
     for segment in plan.segments:
         for position in segment.nodes if segment.calls else ():
-            kernel = selection.kernels[position]
+            kernel = plan.selection.kernels[position]
             assert kernel is not None and kernel.by_rows
 
 
@@ -166,5 +172,5 @@ def test_families_that_are_not_proven_by_rows_stay_whole() -> None:
 def test_arenas_of_public_models(name: str, most: int) -> None:
     """Portable kernels, input and output included, nothing computed twice."""
     graph = run_passes(read_file(Path(MODELS) / f"{name}.tflite"), LITERT)
-    plan = plan_streamed(graph, LITERT, portable(graph, LITERT))
+    plan = plan_streamed(graph, portable(graph, LITERT))
     assert plan.arena_bytes <= most

@@ -19,12 +19,13 @@ from tinydeploy.cli import options
               help="May be given several times; default balanced.")  # fmt: skip
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default=None,
               help="Write the rows to a .json or .md file.")  # fmt: skip
-@options.SCHEDULE
+@options.planning
 @options.PROFILE
 @options.common
 def command(
     models: tuple[Path, ...], targets: tuple[str, ...], modes: tuple[str, ...], out: Path | None,
-    schedule: Any, profile: str, as_json: bool, verbose: bool, quiet: bool, debug: bool,
+    allocator: str, schedule: Any, ram: int | None, input_from: str,
+    profile: str, as_json: bool, verbose: bool, quiet: bool, debug: bool,
     color: bool | None,
 ) -> int:  # fmt: skip
     """Deploy each of MODELS to each target and tabulate what it costs; every row is proven
@@ -34,8 +35,9 @@ def command(
     from tinydeploy.targets import load_target
 
     boards = [load_target(name) for name in targets or ("mps2-an386", "riscv-virt")]
+    wanted = options.wanted(schedule, ram, input_from)
     with options.progress(quiet) as progress:
-        rows = run_all(models, boards, modes or ("balanced",), profile, schedule, progress)
+        rows = run_all(models, boards, modes or ("balanced",), profile, wanted, progress)
     if out:
         write_rows(out, rows)
 

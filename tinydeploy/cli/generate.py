@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,12 +17,13 @@ from tinydeploy.cli import options
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True,
               help="Folder for the sources, or a .zip file.")  # fmt: skip
 @options.PROFILE
-@options.ALLOCATOR
+@options.planning
 @options.OPTIMIZE
 @options.DUMP
 @options.common
 def command(
-    model: Path, target: str, out: Path, profile: str, allocator: str, optimize: str,
+    model: Path, target: str, out: Path, profile: str, allocator: str, schedule: Any,
+    ram: int | None, input_from: str, optimize: str,
     dump_after: str | None, as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
@@ -35,7 +37,10 @@ def command(
         clock = pipeline.Clock(progress)
         board = load_target(target)
         core = pipeline.core_of(board, optimize)
-        prepared = pipeline.prepare(model, profile, allocator, clock, core)
+        prepared = pipeline.prepare(
+            model, profile, allocator, clock, core,
+            wanted=options.wanted(schedule, ram, input_from),
+        )  # fmt: skip
         generated = pipeline.generate_sources(prepared, board, clock)
     options.dump(prepared, dump_after)
     # firmware_model.c belongs to the firmware, not to a user's own program.

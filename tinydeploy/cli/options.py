@@ -69,7 +69,7 @@ def dump(prepared: Any, stage: str | None) -> None:
         click.echo(dump_graph(graph), err=True)
 
 
-class Size(click.ParamType):
+class Size(click.ParamType):  # type: ignore[type-arg]
     """Read a number of bytes: 32768, 32K, 1.5M."""
 
     name = "size"

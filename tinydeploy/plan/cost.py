@@ -13,7 +13,9 @@ from functools import cache
 from importlib import resources
 
 from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, Kernel, op_named
+from tinydeploy.plan.select import Selection
 
 # Instructions per step of a streamed segment, and per column of its schedule and step.
 STEP, COLUMN = 8.0, 4.0
@@ -53,3 +55,13 @@ def instructions(graph: Graph, position: int, kernel: Kernel, whole: bool) -> fl
     cost = costs().get(kernel.function, Cost())
     calls, outputs, macs = work(graph, position, kernel, whole)
     return cost.per_call * calls + cost.per_output * outputs + cost.per_mac * macs
+
+
+def layer_instructions(graph: Graph, profile: IntegerProfile, selection: Selection) -> float:
+    """Estimate the instructions of a network whose nodes all run whole."""
+    total = 0.0
+    for position, kernel in enumerate(selection.kernels):
+        if kernel is not None:
+            whole = kernel.whole(selection.site(graph, position, profile))
+            total += instructions(graph, position, kernel, whole)
+    return total

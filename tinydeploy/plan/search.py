@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from tinydeploy.errors import FitError
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.plan.arena import allocate_greedy
+from tinydeploy.plan.cost import layer_instructions
 from tinydeploy.plan.cuts import Cut, front
 from tinydeploy.plan.exact import allocate_exact, solver_installed
 from tinydeploy.plan.layout import MemoryPlan, Segment
@@ -22,6 +25,30 @@ from tinydeploy.plan.stream import Scheduler, Stream
 _SOLVER_SECONDS = 3.0
 
 
+_MATERIALISED = 8  # points of the front for which buffers are placed
+SLACK = 1.04  # the default plan may cost this many times the instructions of the fastest
+
+Schedule = Literal["auto", "layer", "streamed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Say what a plan is for.
+
+    schedule: "layer" runs each node whole; "streamed" needs least RAM, whatever it costs; "auto"
+        takes the least RAM within 4 % of the fastest plan's instructions, or with `ram` (bytes)
+        the fastest plan that fits.
+    streamed_input: the inputs arrive piece by piece while the network runs.
+    """
+
+    schedule: Schedule = "auto"
+    ram: int | None = None
+    streamed_input: bool = False
+
+
+AUTO = Wanted()
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Hold a plan with what it is estimated to cost, in instructions of one inference."""
@@ -30,24 +57,81 @@ class Choice:
     instructions: float
 
 
-def plan_streamed(
+def plan(
     graph: Graph,
     profile: IntegerProfile,
     selection: Selection,
+    wanted: Wanted = AUTO,
     allocator: str = "auto",
-    streamed_input: bool = False,
-) -> MemoryPlan:
-    """Return the plan of least RAM at no recomputation.
+) -> tuple[MemoryPlan, tuple[Choice, ...]]:
+    """Return the plan to use and the front it is from, least RAM first.
 
-    With `streamed_input` the inputs arrive row by row while the network runs.
+    Raises FitError when no plan fits the RAM that is wanted.
     """
-    feeds = frozenset(graph.inputs) if streamed_input else frozenset()
-    ways = front(graph, profile, selection, feeds)
-    plan = _materialise(graph, profile, selection, ways[0].cuts(), allocator, streamed_input)
-    if streamed_input:
-        return plan
-    whole = plan_layers(graph, allocator, selection, profile)
-    return plan if plan.arena_bytes < whole.arena_bytes else whole
+    streamed = wanted.streamed_input
+    if wanted.schedule == "layer" and not streamed:
+        whole = plan_layers(graph, allocator, selection, profile)
+        _check_fits(whole, wanted)
+        return whole, (Choice(whole, layer_instructions(graph, profile, selection)),)
+    ways = front(graph, profile, selection, frozenset(graph.inputs) if streamed else frozenset())
+    last = len(ways) - 1
+    if last >= _MATERIALISED:
+        ways = [ways[k * last // (_MATERIALISED - 1)] for k in range(_MATERIALISED)]
+    choices = _front(
+        [
+            Choice(
+                _materialise(graph, profile, selection, w.cuts(), "greedy", streamed),
+                w.instructions,
+            )
+            for w in ways
+        ]
+    )
+    index = _choose(choices, wanted)
+    if allocator != "greedy" and not choices[index].plan.optimal:
+        old = choices[index]
+        again = plan_segments(graph, profile, selection, old.plan.segments, allocator, streamed)
+        if again.arena_bytes <= old.plan.arena_bytes:
+            choices[index] = Choice(again, old.instructions)
+    _check_fits(choices[index].plan, wanted)
+    return choices[index].plan, tuple(choices)
+
+
+def _front(choices: Sequence[Choice]) -> list[Choice]:
+    """Return the choices that no other beats in RAM and instructions, least RAM first."""
+    kept: list[Choice] = []
+    for choice in sorted(choices, key=lambda c: (c.plan.arena_bytes, c.instructions)):
+        if not kept or choice.instructions < kept[-1].instructions:
+            kept.append(choice)
+    return kept
+
+
+def _choose(choices: Sequence[Choice], wanted: Wanted) -> int:
+    """Return which choice is wanted; they are sorted, least RAM first."""
+    if wanted.schedule == "layer":
+        return len(choices) - 1
+    if wanted.schedule == "streamed":
+        return 0
+    if wanted.ram is not None:
+        fitting = [k for k, c in enumerate(choices) if c.plan.arena_bytes <= wanted.ram]
+        return fitting[-1] if fitting else 0
+    limit = SLACK * choices[-1].instructions
+    return next(k for k, c in enumerate(choices) if c.instructions <= limit)
+
+
+def _check_fits(plan: MemoryPlan, wanted: Wanted) -> None:
+    if wanted.ram is None or plan.arena_bytes <= wanted.ram:
+        return
+    if wanted.schedule != "auto":
+        hint = "leave out --schedule"
+    elif wanted.streamed_input:
+        hint = "a smaller model is needed: 'tinydeploy plan --explain' says where"
+    else:
+        hint = "with --input streamed the input need not lie in RAM as a whole"
+    raise FitError(
+        f"no plan of this network fits {wanted.ram:,} bytes",
+        f"the smallest one found needs {plan.arena_bytes:,} bytes of activations",
+        hint,
+    )
 
 
 def plan_again(
