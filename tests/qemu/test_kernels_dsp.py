@@ -109,7 +109,9 @@ def convolutions(net: Net, r: Generator, count: int) -> None:
 def depthwise_chains(net: Net, r: Generator, count: int) -> None:
     for k in range(count):
         channels, stride = pick(r, (1, 2, 4, 5, 8, 13, 20)), 1 + k % 2
-        width = (16, 27)[k] if k < 2 else pick(r, (3, 4, 5, 6, 7, 8, 11, 14, 17))
+        width = pick(r, (3, 4, 5, 6, 7, 8, 11, 14, 17))
+        if k < 2:  # too many columns to be unrolled
+            channels, width = (5, 16) if k == 0 else (8, 27)
         height = pick(r, (3, 4, 5, 6, 9))
         x = net.conv(net.input(height, width, 3), channels, zero=pick(r, (-128, -7, 127)))
         pads = None
