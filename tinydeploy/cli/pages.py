@@ -53,6 +53,7 @@ def front_points(prepared: Prepared) -> list[FrontPoint]:
         nodes = sum(len(s.nodes) for s in runs)
         label = f"{nodes} nodes row by row" if runs else "layer by layer"
         chosen = choice.plan is prepared.plan
+        # No plan computes anything twice, and only the chosen one is built.
         points.append(
             FrontPoint(
                 label, choice.plan.arena_bytes, round(choice.instructions), None, 1.0, chosen
