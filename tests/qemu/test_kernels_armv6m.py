@@ -13,6 +13,7 @@ from tests.qemu.test_kernels_armv7m import (
     dense,
     pointwise,
     prove,
+    silent,
     sums,
     taps,
     windows,
@@ -41,6 +42,11 @@ def test_depthwise_layers(build: Callable[[int], Net]) -> None:
 @pytest.mark.parametrize("build", [windows, chains, sums])
 def test_row_by_row(build: Callable[[int], Net]) -> None:
     prove(build(26), "balanced", [], target=TARGET, streamed=True)
+
+
+def test_channels_that_never_change() -> None:
+    functions = ["conv_2d_armv6m", "depthwise_conv_2d_armv6m"]
+    prove(silent(9), "balanced", functions, target=TARGET)
 
 
 def test_sums() -> None:

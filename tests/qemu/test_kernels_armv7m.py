@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.kernel_lab import Net, run_on
+from tinydeploy.ir.graph import constant
 from tinydeploy.ops import Call
 from tinydeploy.ops import _addsub as addsub
 from tinydeploy.ops._addsub import Attributes as AddAttributes
@@ -54,6 +55,24 @@ def pointwise(seed: int) -> Net:
         net.output(net.conv(net.input(h, w, channels), filters, activation=activation))
         rescaled(net, float(random.choice([0.3, 1.0, 3.0])))
     net.output(net.conv(net.input(5, 3, 257), 6, zero=127))
+    return net
+
+
+def silent(seed: int) -> Net:
+    """Channels whose output never changes have biases of any size."""
+    net = Net(np.random.default_rng(seed))
+    x = net.input(5, 5, 6)
+    net.outputs = [net.conv(x, 8), net.conv(x, 5, (3, 3), activation="RELU6"), net.depthwise(x)]
+    for node in net.nodes:
+        weights, bias = (net.tensors[i] for i in node.inputs[1:])
+        assert weights.quantization is not None and bias.data is not None
+        values = np.array(bias.data)
+        values[:3] = (1 << 30, -(1 << 30), 1 << 29)
+        scales = np.array(weights.quantization.scales)
+        scales[:3] *= (2.0**-24, 2.0**-25, 2.0**-40)
+        q = replace(weights.quantization, scales=tuple(map(float, np.float32(scales))))
+        net.tensors[node.inputs[1]] = replace(weights, quantization=q)
+        net.tensors[node.inputs[2]] = replace(bias, data=constant(values))
     return net
 
 
@@ -172,6 +191,12 @@ def sums(seed: int) -> Net:
 @pytest.mark.parametrize("optimize", MODES)
 def test_pointwise_convolutions(optimize: str) -> None:
     prove(pointwise(1), optimize, ["conv_2d_armv7m"])
+
+
+@pytest.mark.parametrize("optimize", MODES)
+def test_channels_that_never_change(optimize: str) -> None:
+    functions = ["conv_2d_armv7m", "depthwise_conv_2d_armv7m_taps"]
+    prove(silent(9), optimize, functions)
 
 
 @pytest.mark.parametrize("optimize", MODES)

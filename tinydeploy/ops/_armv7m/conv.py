@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinydeploy.numerics.fixedpoint import requantize
 from tinydeploy.ops import _window as window
 from tinydeploy.ops.base import Array, Kernel, Site
 
 # A sum in the lower field of a 64-bit accumulator has 23 bits.
 FIELD_BITS = 23
-LEAST_SHIFT = 2  # of channels whose sums are all 0: any core's kernels have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +63,26 @@ def sums_of(
 ) -> Sums:
     """Bound the sums of [channels, products] weights over int8 activations.
 
-    A channel whose sums all scale to 0 becomes one of zeros: its bias may be of any size.
+    A channel whose output is always the same gets weights of 0 and the bias that gives it: the one
+    it had may be too large for a kernel.
     """
     w, shift = weights.astype(np.int64), -shift.astype(np.int64)
     least, most = -128 - in_zero, 127 - in_zero
     low = bias + np.minimum(w * least, w * most).sum(axis=1)
     high = bias + np.maximum(w * least, w * most).sum(axis=1)
-    largest = np.maximum(np.abs(low), np.abs(high)) * multiplier.astype(np.float64)
-    live = largest >= 0.2 * 2.0 ** (31.0 + shift)  # rounding twice, 0.25 can become 1
+    safe = (shift >= 0) & (low > -(1 << 31)) & (high < 1 << 31)
+    down, ends = np.where(safe, -shift, 0), np.stack([np.where(safe, e, 0) for e in (low, high)])
+    outputs = [
+        np.clip(requantize(ends, multiplier, down, single=single), *np.array(clamp) - out_zero)
+        for single in (False, True)
+    ]
+    same = safe & (np.ptp(np.concatenate(outputs), axis=0) == 0)
+    constant = outputs[0][0] * 8  # halved by the multiplier below, then divided by 4
     return Sums(
-        np.where(live[:, None], weights, 0).astype(np.int8),
-        np.where(live, bias - in_zero * w.sum(axis=1), 0),
-        np.where(live, multiplier, 0).astype(np.int64), np.where(live, shift, LEAST_SHIFT),
-        np.where(live, low, 0), np.where(live, high, 0), in_zero, out_zero, *clamp,
+        np.where(same[:, None], 0, weights).astype(np.int8),
+        np.where(same, constant, bias - in_zero * w.sum(axis=1)),
+        np.where(same, 1 << 30, multiplier).astype(np.int64), np.where(same, 2, shift),
+        np.where(same, constant, low), np.where(same, constant, high), in_zero, out_zero, *clamp,
     )  # fmt: skip
 
 

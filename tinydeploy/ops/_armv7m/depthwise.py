@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.ops import _window as window
-from tinydeploy.ops._armv7m.conv import LEAST_SHIFT, Sums, doubled, fits, scaling, sums_of
+from tinydeploy.ops._armv7m.conv import Sums, doubled, fits, scaling, sums_of
 from tinydeploy.ops.base import Array, Kernel, Site
 from tinydeploy.ops.layout import PLAIN, Layout
 
@@ -81,7 +81,7 @@ def planar_sums(site: Site) -> tuple[Sums, Array]:
     kept = replace(
         sums,
         multiplier=np.where(up, 0, sums.multiplier),
-        shift=np.where(up, LEAST_SHIFT, sums.shift),
+        shift=np.where(up, 2, sums.shift),
     )
     return kept, np.flatnonzero(up)
 
