@@ -13,6 +13,7 @@ from tests.kernel_lab import Net, run_on
 from tinydeploy.ir import Node, Quantization
 from tinydeploy.ir.graph import constant
 from tinydeploy.numerics.fixedpoint import requantize
+from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import Call, op_named
 from tinydeploy.ops._addsub import Attributes as AddAttributes
 from tinydeploy.ops._addsub import Params as AddParams
@@ -109,9 +110,7 @@ def convolutions(net: Net, r: Generator, count: int) -> None:
 def depthwise_chains(net: Net, r: Generator, count: int) -> None:
     for k in range(count):
         channels, stride = pick(r, (1, 2, 4, 5, 8, 13, 20)), 1 + k % 2
-        width = pick(r, (3, 4, 5, 6, 7, 8, 11, 14, 17))
-        if k < 2:  # too many columns to be unrolled
-            channels, width = (5, 16) if k == 0 else (8, 27)
+        width = (16, 27)[k] if k < 2 else pick(r, (3, 4, 5, 6, 7, 8, 11, 14, 17))
         height = pick(r, (3, 4, 5, 6, 9))
         x = net.conv(net.input(height, width, 3), channels, zero=pick(r, (-128, -7, 127)))
         pads = None
@@ -247,6 +246,23 @@ class TestNodes:
         dense(net, r, 8)
         check(net, {"td_fully_connected_dsp"}, "speed", profile="tflm")
         check(net, {"td_fully_connected_dsp"}, "balanced", profile="tflm")
+
+    @pytest.mark.parametrize("filters", [4, 5])
+    def test_weights_of_minus_128_share_halfwords(self, filters: int) -> None:
+        """Half of the channels hold -128, and each finds a partner without."""
+        net = Tame(default_rng(12))
+        net.output(net.conv(net.input(5, 5, 7, zero=9), filters, (3, 3), zero=-3))
+        w = net.nodes[-1].inputs[1]
+        assert w is not None
+        data = np.array(net.tensors[w].data)
+        data[: filters // 2, :, :, ::2] = -128
+        net.tensors[w] = replace(net.tensors[w], data=constant(data))
+        graph = net.graph()
+        verdict, _, selection = run_on(load_target("mps2-an386"), graph, samples=2)
+        assert verdict.bit_exact, verdict.first_mismatch
+        kernel = selection.kernels[0]
+        assert kernel is not None
+        assert kernel.constants(selection.site(graph, 0, PROFILES["litert"]))["bits"] == 8
 
     @pytest.mark.parametrize("optimize", MODES)
     def test_multipliers_from_tiny_to_huge(self, optimize: str) -> None:
