@@ -73,7 +73,8 @@ def test_every_command_has_help(command: str) -> None:
 
 def test_plan_prints_and_draws(tmp_path: Path) -> None:
     svg = tmp_path / "plan.svg"
-    text = tinydeploy("plan", DIGITS, "--svg", svg, "--target", "microbit").stdout
+    layer = ("--schedule", "layer")
+    text = tinydeploy("plan", DIGITS, "--svg", svg, "--target", "microbit", *layer).stdout
     assert "arena" in text and "does NOT fit" in text
     root = ET.parse(svg).getroot()
     document = json.loads(tinydeploy("plan", DIGITS, "--json").stdout)
@@ -117,7 +118,7 @@ def test_lists() -> None:
         (["deploy", ROOT / "README.md", "--target", "host"], 3, "not a .tflite model"),
         (["deploy", ROOT / "missing.tflite", "--target", "host"], 3, "cannot be read"),
         (["deploy", FLOAT, "--target", "host"], 3, "computes in float"),
-        (["deploy", DIGITS, "--target", "microbit"], 4, "does not fit"),
+        (["deploy", DIGITS, "--target", "microbit", "--schedule", "layer"], 4, "does not fit"),
         (["deploy", DIGITS, "--target", "host", "--expect", DIGITS_TEST], 2, "--inputs"),
         (["verify", ROOT / "tests"], 2, "not a deployment folder"),
         (["frobnicate"], 2, "No such command"),
@@ -132,7 +133,9 @@ def test_errors_are_sentences(arguments: list[object], code: int, sentence: str)
 
 
 def test_does_not_fit_names_the_figures_and_the_node() -> None:
-    text = tinydeploy("deploy", DIGITS, "--target", "microbit", code=4).stderr
+    text = tinydeploy(
+        "deploy", DIGITS, "--target", "microbit", "--schedule", "layer", code=4
+    ).stderr
     assert "16,384 available" in text and "node" in text
 
 
