@@ -186,7 +186,8 @@ def _pointwise_constants(along: bool, site: Site) -> dict[str, int]:
     p = product(site)
     return {
         **blocks_of(site, p, 1, p.depth),
-        "tail": int(p.depth % 16 != 0),
+        # Depths that are multiples of 16 share the predicated kernel unless speed is wanted.
+        "tail": int(p.depth % 16 != 0 or site.optimize != "speed"),
         "mode": p.mode,
         "clamp": p.clamp,
         "far": 0 if along else far(site),

@@ -82,9 +82,9 @@ def tail_words(p: Product) -> list[Array]:
 def square_params(site: Site) -> StackParams:
     p = product(site)
     channels = len(p.weights)
-    stacked = np.zeros((channels, 4, 4), np.int8)
-    stacked[:, :3, :3] = p.weights[..., 0].transpose(0, 2, 1)
-    words = [stacked.reshape(channels, 16).view(np.int32), *(w[:, None] for w in tail_words(p))]
+    stacked = np.zeros((channels, 3, 4), np.int8)  # columns of four rows
+    stacked[:, :, :3] = p.weights[..., 0].transpose(0, 2, 1)
+    words = [stacked.reshape(channels, 12).view(np.int32), *(w[:, None] for w in tail_words(p))]
     stream = np.ascontiguousarray(np.concatenate(words, axis=1))
     pixel, unit = output_units(site)
     return StackParams(
