@@ -123,7 +123,8 @@ def test_convolutions(optimize: str) -> None:
     net.output(net.conv(x, 5, (3, 1), dilation=2))
     exact(net.graph(), optimize, "td_conv_2d_rv32")
     kernels = select(net.graph(), PROFILES["litert"], core_of(load_target(TARGET), optimize))
-    assert {k.function for k in kernels.kernels if k} == {"td_conv_2d_rv32"}
+    used = {k.function for k in kernels.kernels if k}
+    assert used <= {"td_conv_2d_rv32", "td_conv_2d_packed"}  # one weight may be of few bits
 
 
 @pytest.mark.parametrize("optimize", MODES)
@@ -153,9 +154,10 @@ def test_depthwise(optimize: str) -> None:
     pads = net.depthwise(net.input(6, 5, 2), (3, 3), 2, pads=(0, 1, 2, 0))
     net.output(pads)
     graph = net.graph()
-    exact(graph, optimize, "td_depthwise_3x3_rv32", "td_depthwise_rv32")
+    three = "td_depthwise_3x3_rv32" if optimize == "speed" else "td_depthwise_3x3_rows_rv32"
+    exact(graph, optimize, three, "td_depthwise_rv32")
     chosen = select(graph, PROFILES["litert"], core_of(load_target(TARGET), optimize))
-    assert all(k and "rv32" in k.function for k in chosen.kernels)
+    assert all(k and ("rv32" in k.function or "packed" in k.function) for k in chosen.kernels)
 
 
 @pytest.mark.parametrize("optimize", MODES)
@@ -217,7 +219,7 @@ def test_extreme_numbers(optimize: str) -> None:
         for zero in (-128, 127):
             net.output(net.conv(net.input(2, 3, 37, zero=zero), 8))
             set_weights(net, len(net.nodes) - 1, change)
-            net.output(net.dense(net.input(50, zero=zero), 14))
+            net.output(net.dense(net.input(50, zero=zero), 26))
             set_weights(net, len(net.nodes) - 1, change)
             net.output(net.depthwise(net.input(4, 3, 8, zero=zero)))
             set_weights(net, len(net.nodes) - 1, change)
@@ -247,7 +249,7 @@ def test_chain_with_a_residual(optimize: str) -> None:
     e = net.conv(net.depthwise(d, (5, 5), 2), 6, (3, 3), activation="RELU6")
     net.output(net.dense(e, 7))
     net.output(net.plus(net.input(3, 5, 7), net.input(3, 5, 7)))
-    exact(net.graph(), optimize, "td_conv_2d_rv32", "td_depthwise_3x3_rv32", "td_add_rv32")
+    exact(net.graph(), optimize, "td_conv_2d_rv32", "td_add_rv32")
 
 
 @pytest.mark.parametrize("optimize", MODES)
@@ -355,4 +357,4 @@ def test_random_shapes(optimize: str, seed: int) -> None:
         y = net.depthwise(net.conv(y, 1 + filters % 9, kernel, **options), kernel)
         net.output(net.conv(net.depthwise(y, (3, 3), int(random.integers(1, 3))), 3))
     exact_by_rows(net.graph(), optimize, "td_conv_2d_rows_rv32")
-    exact(net.graph(), optimize, "td_conv_2d_rv32", "td_depthwise_3x3_rv32")
+    exact(net.graph(), optimize, "td_conv_2d_rv32", "td_depthwise_rv32")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._rv32 import pack
-from tinydeploy.ops._weights import pack as pack_fields
-from tinydeploy.ops._weights import weight_bits
 from tinydeploy.ops.base import Array, Kernel, Site
 
 GROUP = 4  # output channels of a tile
@@ -37,10 +35,11 @@ class Params:
     clamp_max: int
     signed_: int
     skip: int
-    bits: int
     scratch_rows: int
-    heads: Array  # int32 [groups][4 starts + 4 x (multiplier, addend, shift)]
-    stream: Array  # int32, two-field words with headers; packed [groups][k][4] when not wide
+    nudge: int
+    half: int
+    heads: Array  # int32 [groups][4 starts + 4 x (multiplier, addend, shift)], see _tables
+    stream: Array  # int32, two-field words with headers; int8 [groups][k][4] when not wide
     sizes: Array  # uint16: words of each group's stream; int8 chunk lengths when not wide
 
 
@@ -66,7 +65,8 @@ class RowsParams:
     clamp_min: int
     clamp_max: int
     signed_: int
-    bits: int
+    nudge: int
+    half: int
     heads: Array
     stream: Array
     sizes: Array
@@ -151,13 +151,12 @@ def _firsts(out_c: int) -> list[int]:
     return [*range(0, last, GROUP), last]
 
 
-def _bits(plan: _Plan) -> int:
-    """Return the bits that each weight takes in flash when not wide."""
-    return weight_bits(plan.weights)
-
-
 def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Array]:
-    """Return heads, stream and sizes of all groups of output channels."""
+    """Return heads, stream and sizes of all groups of output channels.
+
+    In compact form a head is 4 starts and 4 multipliers, the exponents precede the sizes.
+    """
+    compact = _compact(site, plan)
     wide = site.optimize == "speed"
     out_c = plan.weights.shape[0]
     width = max(out_c, GROUP)
@@ -169,11 +168,10 @@ def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Arra
         w = weights[channels]
         lengths = pack.chunks(w, plan.segments)
         heads.append(pack.starts(start[channels], 0))
-        heads.append(
-            np.stack(
-                [_padded(a, width)[channels] for a in (scale.multiplier, scale.addend, scale.shift)]
-            ).T.reshape(-1)
-        )
+        columns = (scale.multiplier,) if compact else (scale.multiplier, scale.addend, scale.shift)
+        heads.append(np.stack([_padded(a, width)[channels] for a in columns]).T.reshape(-1))
+        if compact:
+            sizes.append(_padded(scale.exponents, width)[channels])
         ends = set(np.cumsum(plan.segments)[:-1].tolist())
         opens = [int(k) in ends for k in np.cumsum([0, *lengths])[:-1]]
         if wide:
@@ -181,7 +179,7 @@ def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Arra
             streams.append(words)
             sizes.append(np.array([len(words)], np.uint16))
         else:
-            streams.append(pack_fields(w.T, _bits(plan)).view(np.int8))
+            streams.append(w.T.reshape(-1))
             signs = [-n if o else n for n, o in zip(lengths, opens, strict=True)]
             sizes.append(np.array([*signs, 0], np.int8))
     return np.concatenate(heads).astype(np.int32), np.concatenate(streams), np.concatenate(sizes)
@@ -198,8 +196,9 @@ def params(site: Site) -> Params:
         pixels, g.stride_w * p.in_c, p.out_c, len(_firsts(p.out_c)),
         _rows(plan, g.kernel_h), g.in_w * p.in_c, g.pad_left * p.in_c, plan.pitch,
         plan.band, plan.stride_h * plan.pitch,
-        -p.in_offset, p.clamp_min, p.clamp_max, int(plan.scale.signed), plan.skip, _bits(plan),
-        _rows_bytes(plan, site), *_tables(site, plan, streamed=False),
+        -p.in_offset, p.clamp_min, p.clamp_max, int(plan.scale.signed), plan.skip,
+        _rows_bytes(plan, site), plan.scale.nudge, plan.scale.half,
+        *_tables(site, plan, streamed=False),
     )  # fmt: skip
 
 
@@ -212,8 +211,8 @@ def params_rows(site: Site) -> RowsParams:
     return RowsParams(
         g.in_w, p.in_c, g.stride_w, g.pad_left, g.kernel_w, g.kernel_h, p.out_c,
         len(_firsts(p.out_c)), *_columns(site, plan), _rows_band(site), g.stride_h,
-        -p.in_offset, _zeros(site), p.clamp_min, p.clamp_max, int(plan.scale.signed), _bits(plan),
-        *_tables(site, plan, streamed=True),
+        -p.in_offset, _zeros(site), p.clamp_min, p.clamp_max, int(plan.scale.signed),
+        plan.scale.nudge, plan.scale.half, *_tables(site, plan, streamed=True),
     )  # fmt: skip
 
 
@@ -305,7 +304,13 @@ def _outside(site: Site) -> int:
 
 
 def constants(site: Site) -> dict[str, int]:
-    return {"wide": int(site.optimize == "speed")}
+    plan = _plan(site)
+    assert plan is not None
+    return {"wide": int(site.optimize == "speed"), "compact": int(_compact(site, plan))}
+
+
+def _compact(site: Site, plan: _Plan) -> bool:
+    return site.optimize != "speed" and plan.scale.compact
 
 
 def _whole(site: Site) -> bool:
@@ -329,17 +334,6 @@ def _rows_band(site: Site) -> int:
 
 def _accepts_narrow(site: Site) -> bool:
     return accepts(site) and _rows_band(site) == _BAND
-
-
-def _packs(kernel: Kernel) -> Kernel:
-    """Return the kernel for weights that it keeps packed in flash."""
-
-    def accepts(site: Site) -> bool:
-        data = site.call.input(1).data
-        packed = data is not None and site.optimize == "balanced" and weight_bits(data) < 8
-        return packed and kernel.accepts(site)
-
-    return replace(kernel, accepts=accepts)
 
 
 CONV_2D: tuple[Kernel, ...] = (
@@ -373,4 +367,3 @@ CONV_2D: tuple[Kernel, ...] = (
         for condition, band in ((_accepts_narrow, _BAND), (accepts, 1))
     ),
 )
-CONV_2D_PACKED: tuple[Kernel, ...] = tuple(_packs(k) for k in CONV_2D)

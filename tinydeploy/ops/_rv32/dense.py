@@ -10,6 +10,7 @@ from tinydeploy.ops._rv32 import pack
 from tinydeploy.ops.base import Array, Kernel, Site
 
 GROUP = 12
+_WORTH_IT = 1024  # weights from which on the code is worth its 2 KB
 _WIDE_K_BYTES, _NARROW_K_BYTES = 19 * 4, 23 * 4  # machine code of one k of the unrolled loops
 _WIDE_FLUSH, _NARROW_FLUSH = 25 * 4, 39 * 4  # machine code behind the last k
 
@@ -50,6 +51,8 @@ def _plan(site: Site) -> _Plan | None:
 
 def accepts(site: Site) -> bool:
     if site.isa != "rv32imac" or site.optimize == "size" or not site.call.output.elements:
+        return False
+    if site.optimize != "speed" and site.call.input(1).elements < _WORTH_IT:
         return False
     return _plan(site) is not None
 

@@ -35,8 +35,10 @@ class Params:
     tap_step: int
     clamp_min: int
     clamp_max: int
-    weights: Array  # [out_c][kernel_h][kernel_w], int32 times 4 when wide, else int8
-    heads: Array  # int32 [out_c][bias, multiplier, addend, shift]
+    nudge: int
+    half: int
+    weights: Array  # [out_c][kernel_h * kernel_w], int32 times 4 when wide, else int8
+    heads: Array  # int32 [out_c][bias, multiplier, addend, shift], see _tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +114,28 @@ def _able(site: Site) -> bool:
     return site.isa == "rv32imac" and site.optimize != "size" and site.call.output.elements > 0
 
 
-def _tables(site: Site, plan: _Plan) -> tuple[Array, Array]:
-    """Return the weights [out_c, kernel_h * kernel_w] and heads of all channels."""
+def _compact(site: Site, plan: _Plan) -> bool:
+    return site.optimize != "speed" and plan.scale.compact
+
+
+def _tables(site: Site, plan: _Plan, factor: int = 1) -> tuple[Array, Array]:
+    """Return the weights [out_c, kernel_h * kernel_w] and heads of all channels.
+
+    For speed all have a factor 4; else the biases have `factor`. In compact form a head is bias and
+    multiplier, and each channel's weights are followed by its exponent.
+    """
     from tinydeploy.ops.depthwise_conv_2d import params as portable
 
-    p = portable(site.call, site.profile)
+    p, scale = portable(site.call, site.profile), plan.scale
     weights = np.moveaxis(p.weights, 2, 0).reshape(p.weights.shape[2], -1)
     if site.optimize == "speed":
-        weights = weights.astype(np.int32) * 4
-    scale = plan.scale
-    # Where the weights carry no factor 4, the kernel multiplies the sum by it.
-    start = plan.start * 4 if site.optimize == "speed" else plan.start
-    start = wrap32(start).astype(np.int32)
-    heads = np.stack([start, scale.multiplier, scale.addend, scale.shift], axis=1)
-    return np.ascontiguousarray(weights), heads
+        weights, factor = weights.astype(np.int32) * 4, 4
+    columns = [wrap32(plan.start * factor).astype(np.int32), scale.multiplier]
+    if _compact(site, plan):
+        weights = np.concatenate([weights, scale.exponents[:, None]], axis=1)
+    else:
+        columns += [scale.addend, scale.shift]
+    return np.ascontiguousarray(weights), np.stack(columns, axis=1)
 
 
 def params(site: Site) -> Params:
@@ -139,7 +149,7 @@ def params(site: Site) -> Params:
         plan.in_h, plan.in_w, p.in_c, p.depth_multiplier, _plane(plan), plan.pitch,
         plan.top * plan.pitch + plan.left, -p.in_offset, plan.out_h, plan.out_w, out_c,
         plan.kernel_h, plan.stride_h * plan.pitch, plan.dilation_h * plan.pitch,
-        p.clamp_min, p.clamp_max, *_tables(site, plan),
+        p.clamp_min, p.clamp_max, plan.scale.nudge, plan.scale.half, *_tables(site, plan),
     )  # fmt: skip
 
 
@@ -170,6 +180,7 @@ def constants(site: Site) -> dict[str, int]:
         "tile": _tile(plan.out_w),
         "away": int(plan.scale.signed),
         "wide": int(site.optimize == "speed"),
+        "compact": int(_compact(site, plan)),
     }
 
 
@@ -205,8 +216,11 @@ def _pitch_3x3(plan: _Plan, site: Site) -> int:
 
 
 def accepts_3x3(site: Site) -> bool:
-    """Accept 3x3 filters of stride 1 or 2 on images of any width."""
-    if not accepts(site) or not _plain(site):
+    """Accept 3x3 filters of stride 1 or 2 on images of any width.
+
+    The code is made for one width: too much of it unless speed is all that counts.
+    """
+    if site.optimize != "speed" or not accepts(site) or not _plain(site):
         return False
     plan = _plan(site)
     assert plan is not None
@@ -223,11 +237,9 @@ def params_3x3(site: Site) -> Params3x3:
     plan = _plan(site)
     assert plan is not None
     p, pitch = params(site), _pitch_3x3(plan, site)
-    heads = p.heads.copy()
-    heads[:, 0] = wrap32(plan.start * 4).astype(np.int32)
     return Params3x3(
         p.in_h, p.in_w, p.in_c, p.multiplier_, scratch_3x3(site), plan.top * pitch + plan.left,
-        p.fill, p.out_h, p.out_w, p.out_c, p.clamp_min, p.clamp_max, p.weights, heads,
+        p.fill, p.out_h, p.out_w, p.out_c, p.clamp_min, p.clamp_max, p.weights, p.heads,
     )  # fmt: skip
 
 
@@ -246,6 +258,7 @@ def constants_3x3(site: Site) -> dict[str, int]:
         "odd": plan.out_w % 2,
         "away": int(plan.scale.signed),
         "wide": int(site.optimize == "speed"),
+        "compact": int(_compact(site, plan)),
     }
 
 
@@ -263,6 +276,8 @@ class RowsParams:
     kernel_h: int
     clamp_min: int
     clamp_max: int
+    nudge: int
+    half: int
     weights: Array
     heads: Array
 
@@ -279,7 +294,8 @@ def params_rows(site: Site) -> RowsParams:
     p = portable(site.call, site.profile)
     return RowsParams(
         plan.in_w, p.in_c, p.depth_multiplier, plan.left, -p.in_offset, plan.out_w,
-        p.weights.shape[2], plan.kernel_h, p.clamp_min, p.clamp_max, *_tables(site, plan),
+        p.weights.shape[2], plan.kernel_h, p.clamp_min, p.clamp_max,
+        plan.scale.nudge, plan.scale.half, *_tables(site, plan),
     )  # fmt: skip
 
 
@@ -303,6 +319,7 @@ def constants_rows(site: Site) -> dict[str, int]:
         "tile": _tile(plan.out_w),
         "away": int(plan.scale.signed),
         "wide": int(site.optimize == "speed"),
+        "compact": int(_compact(site, plan)),
     }
 
 
@@ -313,6 +330,8 @@ class Rows3x3Params:
     channels: int
     clamp_min: int
     clamp_max: int
+    nudge: int
+    half: int
     fill: int
     bytes: int
     weights: Array
@@ -355,11 +374,9 @@ def params_3x3_rows(site: Site) -> Rows3x3Params:
     plan = _plan(site, rows_given=True)
     assert plan is not None
     p = params_rows(site)
-    heads = p.heads.copy()
-    heads[:, 0] = wrap32(plan.start * 4).astype(np.int32)
     return Rows3x3Params(
-        p.in_c, p.clamp_min, p.clamp_max, p.fill, (p.out_w - _right(plan)) * p.in_c,
-        p.weights, heads,
+        p.in_c, p.clamp_min, p.clamp_max, p.nudge, p.half, p.fill,
+        (p.out_w - _right(plan)) * p.in_c, *_tables(site, plan, 4),
     )  # fmt: skip
 
 
@@ -372,6 +389,7 @@ def constants_3x3_rows(site: Site) -> dict[str, int]:
         "right": _right(plan),
         "away": int(plan.scale.signed),
         "wide": int(site.optimize == "speed"),
+        "compact": int(_compact(site, plan)),
     }
 
 
@@ -386,6 +404,14 @@ DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (
         whole=_plain,
     ),
     Kernel(
+        "rv32/depthwise_3x3_rows",
+        "td_depthwise_3x3_rows_rv32",
+        accepts=accepts_3x3_rows,
+        params=params_3x3_rows,
+        constants=constants_3x3_rows,
+        by_rows=True,
+    ),
+    Kernel(
         "rv32/depthwise",
         "td_depthwise_rv32",
         accepts=accepts,
@@ -393,14 +419,6 @@ DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (
         constants=constants,
         scratch=scratch,
         whole=_plain,
-    ),
-    Kernel(
-        "rv32/depthwise_3x3_rows",
-        "td_depthwise_3x3_rows_rv32",
-        accepts=accepts_3x3_rows,
-        params=params_3x3_rows,
-        constants=constants_3x3_rows,
-        by_rows=True,
     ),
     Kernel(
         "rv32/depthwise_rows",

@@ -35,6 +35,22 @@ class Scaling:
     addend: Array  # int32
     shift: Array  # int32
     signed: bool
+    nudge: int = 0  # 1 with two roundings
+    half: int = 0  # 1 + 2 * zero point
+
+    @property
+    def compact(self) -> bool:
+        """Tell whether each addend is half * 2^e, plus nudge where e > 0, with e = shift - 1.
+
+        Only channels that are the same whatever their input may have another one.
+        """
+        e = self.shift.astype(np.int64) - 1
+        return bool((self.addend == (self.half << e) + np.where(e > 0, self.nudge, 0)).all())
+
+    @property
+    def exponents(self) -> Array:
+        """Return e of each channel as int8."""
+        return (self.shift - 1).astype(np.int8)
 
 
 def scaling(
@@ -51,6 +67,10 @@ def scaling(
         ends = requantize(np.array([low[c], high[c]]), int(m[c]), -e, single=single)
         if ends[0] == ends[1]:  # one value whatever the sum: a channel that is dead or nearly so
             m[c], s[c] = 0, 2
+            at_zero = int(np.clip(out_zero, *clamp))
+            if int(np.clip(int(ends[0]) + out_zero, *clamp)) == at_zero:
+                a[c] = (0 if single else 1) + ((1 + 2 * out_zero) << 1)
+                continue
             # In a signed tile a negative sum subtracts 2: start one step above that.
             a[c] = ((int(ends[0]) + out_zero) << 2) + 2
             if not -(1 << 20) < a[c] < 1 << 20:
@@ -61,7 +81,10 @@ def scaling(
             return None
         rounding = (1 << e) if single else (1 << e) + 1 if e else 1
         a[c], s[c] = rounding + (out_zero << (e + 1)), e + 1
-    return Scaling(m.astype(np.int32), a.astype(np.int32), s.astype(np.int32), signed)
+    return Scaling(
+        m.astype(np.int32), a.astype(np.int32), s.astype(np.int32), signed,
+        0 if single else 1, 1 + 2 * out_zero,
+    )  # fmt: skip
 
 
 def bounds(weights: Array, start: Array) -> tuple[Array, Array]:
