@@ -116,6 +116,7 @@ def make(name: str, summary: str, options: str, sign: int) -> Op:
         reference=_reference(sign),
         params=lambda call, profile: params(call, sign),
         region=elementwise.region,
+        columns=elementwise.columns,
         in_place=elementwise.in_place,
         inputs=lambda call: (0, 1),
         kernels=kernels("ADD", "add"),

@@ -34,6 +34,12 @@ def region(call: Call) -> tuple[RowSource, ...]:
     return tuple(RowSource(k, stride=1 if call.input(k).rows == rows else 0) for k in range(2))
 
 
+def columns(call: Call) -> tuple[RowSource, ...] | None:
+    """One column of each input; None where an input is repeated."""
+    shapes = {call.input(k).shape for k in range(2)}
+    return (RowSource(0), RowSource(1)) if shapes == {call.output.shape} else None
+
+
 def in_place(call: Call, position: int) -> bool:
     """The output may overwrite an input of its own shape."""
     return call.input(position).shape == call.output.shape

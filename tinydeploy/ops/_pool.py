@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tinydeploy.numerics.profile import IntegerProfile
@@ -55,6 +55,11 @@ def parse(reader: Any) -> Attributes:
 def geometry(call: Call) -> window.Geometry:
     a = call.attributes
     return window.geometry(a.window, call.input().shape, a.kernel_h, a.kernel_w)
+
+
+def narrow(call: Call, left: int, right: int) -> Attributes:
+    a = call.attributes
+    return replace(a, window=window.narrowed(a.window, geometry(call), left, right))
 
 
 def shape(call: Call) -> list[tuple[int, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -88,6 +88,18 @@ def convolution(call: Call) -> Geometry:
 def rows_of(g: Geometry) -> tuple[RowSource, ...]:
     """Return the rows a window needs for one output row."""
     return (RowSource(0, g.kernel_h, g.stride_h, -g.pad_top, g.dilation_h),)
+
+
+def columns_of(g: Geometry) -> tuple[RowSource, ...]:
+    """Return the columns a window needs for one output column."""
+    return (RowSource(0, g.kernel_w, g.stride_w, -g.pad_left, g.dilation_w),)
+
+
+def narrowed(window: Window, g: Geometry, left: int, right: int) -> Window:
+    """Return the window with its padding made explicit, other columns left and right."""
+    reach = (g.kernel_h - 1) * g.dilation_h + 1
+    below = max(0, (g.out_h - 1) * g.stride_h + reach - g.in_h - g.pad_top)
+    return replace(window, pad_top=g.pad_top, pad_bottom=below, pad_left=left, pad_right=right)
 
 
 def patches(x: NDArray[np.int64], g: Geometry, fill: int) -> NDArray[np.int64]:

@@ -74,6 +74,8 @@ OP = Op(
     reference=reference,
     params=pool.params,
     region=lambda call: window.rows_of(pool.geometry(call)),
+    columns=lambda call: window.columns_of(pool.geometry(call)),
+    narrow=pool.narrow,
     kernels=kernels("AVERAGE_POOL_2D", "average_pool_2d"),
     reductions=(GLOBAL,),
 )

@@ -130,8 +130,8 @@ class Kernel:
     wants: the layout the kernel needs for an input; it is used only where this is granted.
     planar_output: the kernel can write planar rows.
     by_rows: the kernel touches only the rows it is given, so that it may be streamed.
-    accumulators: bytes that a kernel of Op.reductions keeps from call to call: it is called once per
-        row of its input, with that row's number as a fifth argument, and writes after the last.
+    accumulators: bytes that a kernel of Op.reductions keeps from call to call: it is called once
+        per row of its input, with that row's number as a fifth argument, and writes after the last.
     """
 
     template: str
@@ -170,6 +170,10 @@ def moves_bytes(call: Call) -> tuple[Inside, ...]:
     return ()
 
 
+def same_attributes(call: Call, left: int, right: int) -> Any:
+    return call.attributes
+
+
 def never_in_place(call: Call, position: int) -> bool:
     return False
 
@@ -190,6 +194,9 @@ class Op:
     kernels: best first; the last one is portable C and accepts everything.
     reductions: kernels that take the input row by row where the output needs all of it, best first.
     inputs: positions of the inputs that the kernel reads as activations.
+    columns: columns of the inputs that a column of the output needs, as `region` says of rows; None
+        when the operator cannot work on some of the columns alone.
+    narrow: the attributes for some of the columns: padding left and right is what is given.
     inside: which tensor is part of which other one, if the operator needs no work once they lie
         so in memory; empty when it must move bytes.
     view: the output is the input under another shape, always.
@@ -210,6 +217,8 @@ class Op:
     reductions: tuple[Kernel, ...] = ()
     inputs: Callable[[Call], tuple[int, ...]] = lambda call: (0,)
     inside: Callable[[Call], tuple[Inside, ...]] = moves_bytes
+    columns: Callable[[Call], tuple[RowSource, ...] | None] = whole_tensor
+    narrow: Callable[[Call, int, int], Any] = same_attributes
     view: bool = False
 
 

@@ -114,6 +114,10 @@ OP = Op(
     reference=reference,
     params=params,
     region=lambda call: window.rows_of(window.convolution(call)),
+    columns=lambda call: window.columns_of(window.convolution(call)),
+    narrow=lambda call, left, right: window.narrowed(
+        call.attributes, window.convolution(call), left, right
+    ),
     macs=macs,
     kernels=kernels("CONV_2D", "conv_2d"),
 )  # fmt: skip

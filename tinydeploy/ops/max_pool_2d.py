@@ -34,5 +34,7 @@ OP = Op(
     reference=reference,
     params=pool.params,
     region=lambda call: window.rows_of(pool.geometry(call)),
+    columns=lambda call: window.columns_of(pool.geometry(call)),
+    narrow=pool.narrow,
     kernels=portable("max_pool_2d"),
 )

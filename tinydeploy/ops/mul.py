@@ -82,6 +82,7 @@ OP = Op(
     reference=reference,
     params=params,
     region=elementwise.region,
+    columns=elementwise.columns,
     in_place=elementwise.in_place,
     inputs=lambda call: (0, 1),
     kernels=portable("mul"),

@@ -51,6 +51,7 @@ OP = Op(
     reference=reference,
     params=lambda call, profile: lookup.Params(call.input().row_bytes, _table(call, profile)),
     region=lookup.region,
+    columns=lookup.region,
     in_place=lookup.in_place,
     kernels=portable("lookup"),
 )
