@@ -18,6 +18,7 @@ from tinydeploy.ops import Call, op_named
 from tinydeploy.ops._addsub import Attributes as AddAttributes
 from tinydeploy.ops._addsub import Params as AddParams
 from tinydeploy.ops._dsp.add import addend_of, solve, table
+from tinydeploy.ops._dsp.compact import compact_form
 from tinydeploy.ops._dsp.requant import requant
 from tinydeploy.ops._pool import Attributes as PoolAttributes
 from tinydeploy.ops._window import Window
@@ -342,6 +343,32 @@ def test_constants_of_requantisation_are_exact(single: bool, zero: int) -> None:
             np.testing.assert_array_equal(got, wanted)
     assert (False, False) in forms
     assert (True, False) in forms or (zero != -128 and not single)
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("zero", [-128, -3, 127])
+def test_compact_constants_are_the_same(single: bool, zero: int) -> None:
+    """Expand them as the kernels do; the last channel gives one value whatever the input."""
+    r = default_rng(13)
+    for exponent in range(3, 15):
+        weights = np.concatenate([r.integers(-127, 128, (6, 40)), np.zeros((1, 40), np.int64)])
+        bias = r.integers(-900, 900, 7)
+        m, shift = r.integers(2**30, 2**31, 7), (r.integers(-1, 2, 7) - exponent).astype(np.int8)
+        how = requant(weights, bias, m, shift, zero, single, wide=False)
+        assert how is not None
+        assert how.constant[6]
+        c = compact_form(how, bias, zero, single)
+        live = ~how.constant
+        if how.uniform:
+            addend, right = c.base + c.inner, np.full(7, how.uniform)
+        else:
+            addend, right = (c.base << c.low) >> 1, c.low
+        np.testing.assert_array_equal(addend[live], how.addend[live])
+        wanted = ssat8(requantize(bias[6:], m[6:], shift[6:], single=single) + zero)
+        acc = int(c.bias[6]) << int(how.scale_log2[6])
+        high = (acc * int(c.multiplier[6]) + (0 if how.uniform or single else 2**31)) >> 32
+        high += 0 if how.uniform or single else acc >> 31
+        assert (high + int(addend[6])) >> int(right[6]) == wanted[0]
 
 
 def test_sums_are_proved_and_nothing_else_is_accepted() -> None:
