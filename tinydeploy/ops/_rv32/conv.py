@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._rv32 import pack
+from tinydeploy.ops._weights import pack as pack_fields
+from tinydeploy.ops._weights import weight_bits
 from tinydeploy.ops.base import Array, Kernel, Site
 
 GROUP = 4  # output channels of a tile
@@ -39,7 +41,7 @@ class Params:
     nudge: int
     half: int
     heads: Array  # int32 [groups][4 starts + 4 x (multiplier, addend, shift)], see _tables
-    stream: Array  # int32, two-field words with headers; int8 [groups][k][4] when not wide
+    stream: Array  # int32, two-field words with headers; packed [groups][k][4] when not wide
     sizes: Array  # uint16: words of each group's stream; int8 chunk lengths when not wide
 
 
@@ -151,6 +153,12 @@ def _firsts(out_c: int) -> list[int]:
     return [*range(0, last, GROUP), last]
 
 
+def _bits(site: Site) -> int:
+    """Return the bits that each weight takes in flash where it is not widened there."""
+    data = site.call.input(1).data
+    return 8 if data is None or site.optimize == "speed" else weight_bits(data)
+
+
 def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Array]:
     """Return heads, stream and sizes of all groups of output channels.
 
@@ -179,7 +187,7 @@ def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Arra
             streams.append(words)
             sizes.append(np.array([len(words)], np.uint16))
         else:
-            streams.append(w.T.reshape(-1))
+            streams.append(pack_fields(w.T, _bits(site)).view(np.int8))
             signs = [-n if o else n for n, o in zip(lengths, opens, strict=True)]
             sizes.append(np.array([*signs, 0], np.int8))
     return np.concatenate(heads).astype(np.int32), np.concatenate(streams), np.concatenate(sizes)
@@ -306,7 +314,11 @@ def _outside(site: Site) -> int:
 def constants(site: Site) -> dict[str, int]:
     plan = _plan(site)
     assert plan is not None
-    return {"wide": int(site.optimize == "speed"), "compact": int(_compact(site, plan))}
+    return {
+        "wide": int(site.optimize == "speed"),
+        "compact": int(_compact(site, plan)),
+        "bits": _bits(site),
+    }
 
 
 def _compact(site: Site, plan: _Plan) -> bool:
@@ -334,6 +346,11 @@ def _rows_band(site: Site) -> int:
 
 def _accepts_narrow(site: Site) -> bool:
     return accepts(site) and _rows_band(site) == _BAND
+
+
+def _packs(kernel: Kernel) -> Kernel:
+    """Return the kernel for weights that it keeps packed in flash."""
+    return replace(kernel, accepts=lambda site: kernel.accepts(site) and _bits(site) < 8)
 
 
 CONV_2D: tuple[Kernel, ...] = (
@@ -367,3 +384,4 @@ CONV_2D: tuple[Kernel, ...] = (
         for condition, band in ((_accepts_narrow, _BAND), (accepts, 1))
     ),
 )
+CONV_2D_PACKED: tuple[Kernel, ...] = tuple(_packs(k) for k in CONV_2D)
