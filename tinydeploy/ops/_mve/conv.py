@@ -209,7 +209,8 @@ def _pointwise_kernel(band: int) -> Kernel:
 POINTWISE = (_pointwise_kernel(2), _pointwise_kernel(1))
 
 CHUNK = 8  # pixels of a row whose windows are gathered at a time; twice that along one row
-STREAMED_SCRATCH = 640  # bytes of input rows that a streamed convolution tries to do with
+# Bytes of input rows that a streamed convolution tries to do with: read in place, gathered from.
+STREAMED_ROWS, STREAMED_SOURCE = 1024, 640
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +248,7 @@ def _rows_scratch(site: Site, band: int, piece: int) -> int:
     return (g.kernel_h + (band - 1) * g.stride_h) * _pitch(site, piece)
 
 
-def _piece(site: Site, band: int) -> int:
+def _piece(site: Site, band: int, limit: int) -> int:
     """Return how many output pixels of a row are worked on at a time.
 
     Layer by layer a whole row; streamed, where scratch memory counts, a part of it.
@@ -255,7 +256,7 @@ def _piece(site: Site, band: int) -> int:
     width = window.convolution(site.call).out_w
     if not site.output_layout.ring:
         return width
-    fitting = [n for n in (64, 32, 16, 8) if _rows_scratch(site, band, n) <= STREAMED_SCRATCH]
+    fitting = [n for n in (64, 32, 16, 8) if _rows_scratch(site, band, n) <= limit]
     return min(width, *fitting[:1] or [4])
 
 
@@ -277,7 +278,7 @@ def _plan(site: Site, p: Product, band: int) -> WindowPlan:
     """
     kernel_h, run = p.weights.shape[1], p.depth // p.weights.shape[1]
     groups, blocks = -(-len(p.weights) // 4), -(-run // 16)
-    piece = _piece(site, band)
+    piece = _piece(site, band, STREAMED_ROWS)
     pitch = _pitch(site, piece)
     total = -(-p.depth // 16)
     in_place = groups * (14 * kernel_h * blocks + 2 * kernel_h)
@@ -286,7 +287,8 @@ def _plan(site: Site, p: Product, band: int) -> WindowPlan:
         steps = blocks_of(site, p, kernel_h, run)
         if not steps["rest"] or kernel_h == 1:
             return WindowPlan(True, piece, pitch, steps)
-    return WindowPlan(False, piece, pitch, blocks_of(site, p, 1, p.depth))
+    piece = _piece(site, band, STREAMED_SOURCE)
+    return WindowPlan(False, piece, _pitch(site, piece), blocks_of(site, p, 1, p.depth))
 
 
 def _window(site: Site) -> bool:
