@@ -79,6 +79,7 @@ def sweep(bits: int, seed: int) -> Net:
     [
         pytest.param("mps2-an386", DSP, marks=ARM),
         pytest.param("mps2-an505", DSP, marks=[*ARM, pytest.mark.slow]),
+        pytest.param("mps2-an385", [], marks=ARM),
         pytest.param("mps2-an385-armv6m", [], marks=ARM),
         pytest.param("riscv-virt", [], marks=RISCV),
     ],
@@ -88,7 +89,8 @@ def test_odd_shapes(target: str, functions: list[str], bits: int) -> None:
     verdict, _, selection = run_on(load_target(target), net.graph(), samples=2, functions=functions)
     assert verdict.bit_exact, verdict.first_mismatch
     names = {k.function for k in selection.kernels if k}
-    assert all("packed" in n or "int4" in n or n == "td_conv_2d_rv32" for n in names)
+    own = ("packed", "int4", "td_conv_2d_rv32", "td_conv_2d_armv7m")
+    assert all(any(part in name for part in own) for name in names)
 
 
 @pytest.mark.slow
@@ -155,7 +157,8 @@ class TestDsp:
     ("target", "function"),
     [
         pytest.param("mps2-an386", DSP[0], marks=ARM),
-        pytest.param("mps2-an385", "td_conv_2d_packed", marks=ARM),
+        pytest.param("mps2-an385-armv6m", "td_conv_2d_packed", marks=ARM),
+        pytest.param("mps2-an385", "td_depthwise_conv_2d_packed", marks=ARM),
         pytest.param("riscv-virt", "td_conv_2d_rows_rv32", marks=RISCV),
     ],
 )
