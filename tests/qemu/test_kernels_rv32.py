@@ -62,7 +62,7 @@ def exact_by_rows(graph: Graph, optimize: str, *functions: str) -> None:
             cuts += [(part, scheduler.stream(part)) for part in parts]
         else:
             cuts += [((p,), None) for p in nodes]
-    plan = materialise(graph, litert, selection, cuts, "greedy")
+    plan = materialise(graph, litert, selection, cuts, "greedy", False)
     generated = generate(graph, plan, litert, Provenance("lab", "", TARGET, "lab"))
     with TemporaryDirectory() as folder:
         firmware = build_firmware(
