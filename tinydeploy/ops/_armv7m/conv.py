@@ -202,20 +202,23 @@ def kernels(
     params: Callable[[Site, int], Params],
     scratch: Callable[[Site], int],
 ) -> tuple[Kernel, ...]:
-    """Return a kernel per number of rows at a time; a node gets the fewest that fill its tiles."""
+    """Return a kernel for four rows at a time, and those where the fewest rows are to be held.
 
-    def kernel(band: int) -> Kernel:
+    Of the latter a node gets the one with the fewest rows that fill its tiles.
+    """
+
+    def kernel(band: int, by_rows: bool) -> Kernel:
         def able(site: Site) -> bool:
             g = window.convolution(site.call)
-            narrower = band > 1 and (g.dilation_h > 1 or _fills_tiles(g.out_w * band // 2))
-            return not narrower and accepts(site)
+            fewer = by_rows and band > 1 and _fills_tiles(g.out_w * band // 2)
+            return not fewer and (band == 1 or g.dilation_h == 1) and accepts(site)
 
         return Kernel(
             template, function, able, lambda site: params(site, band), constants, scratch,
-            band=band, whole=whole, planar_output=True, by_rows=True,
+            band=band, whole=whole, planar_output=True, by_rows=by_rows,
         )  # fmt: skip
 
-    return tuple(kernel(band) for band in (4, 2, 1))
+    return (kernel(4, False), *(kernel(band, True) for band in (4, 2, 1)))
 
 
 def _fills_tiles(pixels: int) -> bool:
