@@ -37,7 +37,6 @@ class Params:
     clamp_max: int
     signed_: int
     skip: int
-    bits: int
     scratch_rows: int
     nudge: int
     half: int
@@ -68,7 +67,6 @@ class RowsParams:
     clamp_min: int
     clamp_max: int
     signed_: int
-    bits: int
     nudge: int
     half: int
     heads: Array
@@ -155,9 +153,10 @@ def _firsts(out_c: int) -> list[int]:
     return [*range(0, last, GROUP), last]
 
 
-def _bits(plan: _Plan) -> int:
-    """Return the bits that each weight takes in flash when not wide."""
-    return weight_bits(plan.weights)
+def _bits(site: Site) -> int:
+    """Return the bits that each weight takes in flash where it is not widened there."""
+    data = site.call.input(1).data
+    return 8 if data is None or site.optimize == "speed" else weight_bits(data)
 
 
 def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Array]:
@@ -188,7 +187,7 @@ def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Arra
             streams.append(words)
             sizes.append(np.array([len(words)], np.uint16))
         else:
-            streams.append(pack_fields(w.T, _bits(plan)).view(np.int8))
+            streams.append(pack_fields(w.T, _bits(site)).view(np.int8))
             signs = [-n if o else n for n, o in zip(lengths, opens, strict=True)]
             sizes.append(np.array([*signs, 0], np.int8))
     return np.concatenate(heads).astype(np.int32), np.concatenate(streams), np.concatenate(sizes)
@@ -205,7 +204,7 @@ def params(site: Site) -> Params:
         pixels, g.stride_w * p.in_c, p.out_c, len(_firsts(p.out_c)),
         _rows(plan, g.kernel_h), g.in_w * p.in_c, g.pad_left * p.in_c, plan.pitch,
         plan.band, plan.stride_h * plan.pitch,
-        -p.in_offset, p.clamp_min, p.clamp_max, int(plan.scale.signed), plan.skip, _bits(plan),
+        -p.in_offset, p.clamp_min, p.clamp_max, int(plan.scale.signed), plan.skip,
         _rows_bytes(plan, site), plan.scale.nudge, plan.scale.half,
         *_tables(site, plan, streamed=False),
     )  # fmt: skip
@@ -221,7 +220,7 @@ def params_rows(site: Site) -> RowsParams:
         g.in_w, p.in_c, g.stride_w, g.pad_left, g.kernel_w, g.kernel_h, p.out_c,
         len(_firsts(p.out_c)), *_columns(site, plan), _rows_band(site), g.stride_h,
         -p.in_offset, _zeros(site), p.clamp_min, p.clamp_max, int(plan.scale.signed),
-        _bits(plan), plan.scale.nudge, plan.scale.half, *_tables(site, plan, streamed=True),
+        plan.scale.nudge, plan.scale.half, *_tables(site, plan, streamed=True),
     )  # fmt: skip
 
 
@@ -315,7 +314,11 @@ def _outside(site: Site) -> int:
 def constants(site: Site) -> dict[str, int]:
     plan = _plan(site)
     assert plan is not None
-    return {"wide": int(site.optimize == "speed"), "compact": int(_compact(site, plan))}
+    return {
+        "wide": int(site.optimize == "speed"),
+        "compact": int(_compact(site, plan)),
+        "bits": _bits(site),
+    }
 
 
 def _compact(site: Site, plan: _Plan) -> bool:
@@ -347,13 +350,7 @@ def _accepts_narrow(site: Site) -> bool:
 
 def _packs(kernel: Kernel) -> Kernel:
     """Return the kernel for weights that it keeps packed in flash."""
-
-    def accepts(site: Site) -> bool:
-        data = site.call.input(1).data
-        packed = data is not None and site.optimize == "balanced" and weight_bits(data) < 8
-        return packed and kernel.accepts(site)
-
-    return replace(kernel, accepts=accepts)
+    return replace(kernel, accepts=lambda site: kernel.accepts(site) and _bits(site) < 8)
 
 
 CONV_2D: tuple[Kernel, ...] = (
