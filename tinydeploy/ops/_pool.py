@@ -58,7 +58,7 @@ def geometry(call: Call) -> window.Geometry:
 
 
 def narrow(call: Call, left: int, right: int) -> Attributes:
-    a = call.attributes
+    a: Attributes = call.attributes
     return replace(a, window=window.narrowed(a.window, geometry(call), left, right))
 
 

@@ -1,0 +1,177 @@
+"""Turn the first nodes of a Graph into strips of columns that are computed one after the other.
+
+A strip is a copy of the nodes that works on fewer columns: rows, and with them rings, are shorter.
+What the strips' windows share is computed again, and the input is read again (patch-based
+inference, MCUNetV2, cut along one axis only: the other is streamed without computing anything
+twice). The last tensors of the strips are joined where they lie: each is written into its columns
+of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tinydeploy.ir import Graph, Node, Tensor
+from tinydeploy.ops import Call, RowSource, op_named
+from tinydeploy.ops.concatenation import Attributes as Join
+from tinydeploy.ops.strided_slice import Attributes as Slice
+
+Columns = tuple[int, int]  # first, and one after the last
+
+
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """Say that the nodes before `end` are computed in `parts` strips."""
+
+    end: int
+    parts: int
+
+
+def can_split(graph: Graph, end: int) -> bool:
+    """Tell whether the nodes before `end` leave one image, and can work on some columns alone."""
+    nodes = graph.nodes[:end]
+    made = {o for n in nodes for o in n.outputs}
+    later = {i for n in graph.nodes[end:] for i in n.inputs if i is not None}
+    later |= set(graph.outputs)
+    inputs = {i for n in nodes for i in n.inputs if i in graph.inputs}
+    crossing = (made & later) | (set(graph.inputs) & later)
+    if len(crossing) != 1 or crossing != {nodes[-1].outputs[0]} or len(inputs) != 1:
+        return False
+    images = [graph.tensors[t] for t in (*made, *inputs)]
+    if any(len(t.shape) != 4 or t.shape[0] != 1 for t in images):
+        return False
+    return all(op_named(n.op).columns(Call(graph, n)) is not None for n in nodes)
+
+
+def ranges(graph: Graph, end: int, last: Columns) -> dict[int, Columns]:
+    """Return the columns of each tensor that some columns of the last node's output take."""
+    needed: dict[int, Columns] = {graph.nodes[end - 1].outputs[0]: last}
+    for node in reversed(graph.nodes[:end]):
+        own = needed.get(node.outputs[0])
+        if own is None:
+            continue
+        for tensor, source in _sources(graph, node):
+            low, high = _reach(source, own)
+            width = graph.tensors[tensor].shape[2]
+            low, high = max(low, 0), min(high, width)
+            if tensor in needed:
+                low, high = min(low, needed[tensor][0]), max(high, needed[tensor][1])
+            needed[tensor] = low, high
+    return needed
+
+
+def cut(width: int, parts: int) -> list[Columns]:
+    """Return columns in parts of nearly one width."""
+    edges = [k * width // parts for k in range(parts + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def split(graph: Graph, strips: Strips) -> Graph:
+    """Return the network with its first nodes in strips; the outputs are the same."""
+    tensors: list[Tensor] = list(graph.tensors)
+    nodes: list[Node] = []
+    last = graph.nodes[strips.end - 1].outputs[0]
+    joined: list[int] = []
+    for k, columns in enumerate(cut(graph.tensors[last].shape[2], strips.parts)):
+        needed = ranges(graph, strips.end, columns)
+        part = _Part(graph, tensors, nodes, needed, k)
+        for node in graph.nodes[: strips.end]:
+            if node.outputs[0] in needed:
+                part.add(node)
+        joined.append(part.copies[last])
+    nodes.append(Node("strips", "CONCATENATION", tuple(joined), (last,), Join(2)))
+    return graph.replace(tensors=tuple(tensors), nodes=(*nodes, *graph.nodes[strips.end :]))
+
+
+class _Part:
+    """Copy nodes for one strip into the lists of a new network."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        tensors: list[Tensor],
+        nodes: list[Node],
+        needed: Mapping[int, Columns],
+        number: int,
+    ) -> None:
+        self.graph, self.tensors, self.nodes = graph, tensors, nodes
+        self.needed, self.number = needed, number
+        self.copies: dict[int, int] = {}
+        self.slices: dict[tuple[int, Columns], int] = {}
+
+    def add(self, node: Node) -> None:
+        out = node.outputs[0]
+        own = self.needed[out]
+        inputs: list[int | None] = list(node.inputs)
+        left = right = 0
+        for tensor, source in _sources(self.graph, node):
+            low, high = _reach(source, own)
+            width = self.graph.tensors[tensor].shape[2]
+            left, right = max(0, -low), max(0, high - width)
+            inputs[source.input] = self._columns(tensor, (max(low, 0), min(high, width)))
+        narrow = op_named(node.op).narrow(Call(self.graph, node), left, right)
+        self.copies[out] = self._tensor(out, own)
+        name = f"{node.name} strip {self.number}"
+        self.nodes.append(replace(node, name=name, inputs=tuple(inputs),
+                                  outputs=(self.copies[out],), attributes=narrow))  # fmt: skip
+
+    def _tensor(self, tensor: int, columns: Columns) -> int:
+        old = self.graph.tensors[tensor]
+        batch, height, _, channels = old.shape
+        shape = (batch, height, columns[1] - columns[0], channels)
+        self.tensors.append(replace(old, name=f"{old.name} strip {self.number}", shape=shape))
+        return len(self.tensors) - 1
+
+    def _columns(self, tensor: int, columns: Columns) -> int:
+        """Return the tensor that holds some columns: the strip's copy, or a slice."""
+        whole, first = self.copies.get(tensor, tensor), 0
+        if tensor in self.copies:
+            first = self.needed[tensor][0]
+        shape = self.tensors[whole].shape
+        begin, count = columns[0] - first, columns[1] - columns[0]
+        if begin == 0 and count == shape[2]:
+            return whole
+        if (tensor, columns) not in self.slices:
+            made = self._tensor(tensor, columns)
+            attributes = Slice((0, 0, begin, 0), (1,) * 4, (1, shape[1], count, shape[3]), ())
+            self.nodes.append(
+                Node(f"strip {self.number}", "STRIDED_SLICE", (whole,), (made,), attributes)
+            )
+            self.slices[tensor, columns] = made
+        return self.slices[tensor, columns]
+
+
+def work_factor(graph: Graph, strips: Strips) -> float:
+    """Return the MACs in strips over those at once, of the whole network."""
+    last = graph.nodes[strips.end - 1].outputs[0]
+    total = extra = 0.0
+    parts = [
+        ranges(graph, strips.end, columns)
+        for columns in cut(graph.tensors[last].shape[2], strips.parts)
+    ]
+    for p, node in enumerate(graph.nodes):
+        macs = op_named(node.op).macs(Call(graph, node))
+        total += macs
+        if p < strips.end:
+            out = node.outputs[0]
+            columns = sum(r[out][1] - r[out][0] for r in parts if out in r)
+            extra += macs * (columns / graph.tensors[out].shape[2] - 1)
+    return 1.0 + extra / total if total else 1.0
+
+
+def _sources(graph: Graph, node: Node) -> Sequence[tuple[int, RowSource]]:
+    """Return the image tensors a node reads and which of their columns."""
+    found = []
+    for source in op_named(node.op).columns(Call(graph, node)) or ():
+        tensor = node.inputs[source.input]
+        if tensor is not None and not graph.tensors[tensor].constant:
+            found.append((tensor, source))
+    return found
+
+
+def _reach(source: RowSource, own: Columns) -> Columns:
+    """Return the columns that a range of output columns takes; may reach into the padding."""
+    first, last = own[0] * source.stride, (own[1] - 1) * source.stride
+    taps = (source.taps - 1) * source.dilation
+    return first + source.offset, last + source.offset + taps + 1
