@@ -96,8 +96,9 @@ def planning(function: F) -> F:
                      help="Take the fastest plan whose arena fits: 32768, 32K."),
         click.option("--schedule", type=click.Choice(["auto", "layer", "streamed"]),
                      default="auto", show_default=True,
-                     help="Least RAM within 4 % of the fastest plan (or what fits --ram); each "
-                     "node whole; or row by row for least RAM at any cost."),
+                     help="Least RAM within 4 % of the fastest plan (the fastest itself with "
+                     "--optimize speed; or what fits --ram); each node whole; or row by row for "
+                     "least RAM at any cost."),
         ALLOCATOR,
     ):  # fmt: skip
         function = option(function)
