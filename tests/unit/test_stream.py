@@ -11,6 +11,7 @@ import pytest
 from hostlib import compile_all
 from kernel_lab import Net
 
+from tinydeploy.errors import TinydeployError
 from tinydeploy.importers.tflite import read_file
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import PROFILES
@@ -24,6 +25,7 @@ from tinydeploy.plan import search
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.planner import plan_layers
 from tinydeploy.plan.select import Selection, portable, select
+from tinydeploy.plan.simulate import simulate
 from tinydeploy.plan.stream import Scheduler
 from tinydeploy.targets import load_target
 
@@ -84,6 +86,7 @@ def test_random_networks(seeds: range, streamed_input: bool) -> None:
         whole = plan_layers(graph, "greedy", selection, LITERT)
         plan = plan_streamed(graph, selection, streamed_input)
         assert plan.lower_bound_bytes <= plan.arena_bytes <= whole.arena_bytes
+        simulate(graph, plan, LITERT)
         plans.append(plan)
     assert sum(any(s.calls for s in p.segments) for p in plans) > len(plans) // 2
     random = np.random.default_rng(0)
@@ -173,4 +176,22 @@ def test_arenas_of_public_models(name: str, most: int) -> None:
     """Portable kernels, input and output included, nothing computed twice."""
     graph = run_passes(read_file(Path(MODELS) / f"{name}.tflite"), LITERT)
     plan = plan_streamed(graph, portable(graph, LITERT))
+    simulate(graph, plan, LITERT)
     assert plan.arena_bytes <= most
+
+
+def test_the_simulator_sees_what_is_overwritten() -> None:
+    seen = 0
+    for seed in range(6):
+        graph = random_network(seed)
+        plan = plan_streamed(graph, portable(graph, LITERT))
+        for k, at in enumerate(plan.offsets):
+            for step in (-8, 8):
+                if not 0 <= at + step <= plan.arena_bytes - plan.buffers[k].bytes:
+                    continue
+                moved = (*plan.offsets[:k], at + step, *plan.offsets[k + 1 :])
+                try:
+                    simulate(graph, replace(plan, offsets=moved), LITERT)
+                except TinydeployError:
+                    seen += 1
+    assert seen > 40

@@ -13,7 +13,7 @@ _RESTARTS = 200
 
 
 # (buffer below, buffer above) -> bytes that the upper one must begin above the lower one; such a
-# pair may share bytes otherwise.
+# pair may share bytes otherwise. Fewer than 0: the "lower" one may even begin above the other.
 Pairs = Mapping[tuple[int, int], int]
 
 
@@ -50,12 +50,22 @@ def place_in_order(
         at = min(
             spot
             for spot in spots
-            if all(_apart(buffers, pairs, index, spot, k, offsets[k]) for k in rivals)
+            if spot >= 0 and all(_apart(buffers, pairs, index, spot, k, offsets[k]) for k in rivals)
         )
         offsets[index] = at
         placed.append(index)
         total = max(total, at + b.bytes)
     return offsets, total
+
+
+def _busiest(buffers: Sequence[Buffer]) -> dict[tuple[int, int], int]:
+    """Return, per lifetime, the largest number of bytes alive at one of its steps."""
+    alive = {s: sum(b.bytes for b in buffers if b.first <= s <= b.last)
+             for s in {b.first for b in buffers}}  # fmt: skip
+    return {
+        (b.first, b.last): max(total for s, total in alive.items() if b.first <= s <= b.last)
+        for b in buffers
+    }
 
 
 def allocate_greedy(
@@ -66,12 +76,15 @@ def allocate_greedy(
     Deterministic; stops as soon as the liveness bound is reached.
     """
     bound = lower_bound(tuple(buffers)) if bound is None else bound
+    busiest = _busiest(buffers)
     keys: tuple[Callable[[Buffer], tuple[int, ...]], ...] = (
         lambda b: (-b.bytes, b.first),
         lambda b: (b.first, -b.bytes),
         lambda b: (-(b.last - b.first), -b.bytes),
         lambda b: (-b.bytes * (b.last - b.first + 1), b.first),
         lambda b: (-b.last, -b.bytes),
+        lambda b: (-busiest[b.first, b.last], -(b.last - b.first), -b.bytes),
+        lambda b: (-busiest[b.first, b.last], -b.bytes),
     )
     best: tuple[list[int], int] | None = None
     best_order: list[int] = []

@@ -8,7 +8,7 @@ that no other beats in both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tinydeploy.ir import Graph
@@ -19,7 +19,7 @@ from tinydeploy.plan.layout import aligned
 from tinydeploy.plan.liveness import executed, homes
 from tinydeploy.plan.rows import by_rows, streaming_selection
 from tinydeploy.plan.select import Selection
-from tinydeploy.plan.stream import Scheduler, Stream, reduces
+from tinydeploy.plan.stream import Scheduler, Stream, reduces, stacked
 
 _LONGEST = 32  # columns of a segment's schedule, which has a bit for each
 _KEPT = 24  # ways kept per cut
@@ -126,7 +126,7 @@ class _Problem:
             if len(nodes) + len(feeds) > _LONGEST:
                 break
             s = self.scheduler.stream(nodes, feeds)
-            if len(nodes) > 1 or s.overlap or feeds:
+            if len(nodes) > 1 or s.pairs or feeds:
                 yield start, (nodes, s), self._streamed(nodes, s), self._instructions(nodes, s)
 
     def _fed(self, nodes: Sequence[int]) -> list[int]:
@@ -158,14 +158,11 @@ class _Problem:
 
     def _streamed(self, nodes: Sequence[int], s: Stream) -> int:
         """Return the bytes alive while a segment runs, its rings and scratch included."""
-        total = sum(self.size[t] for t in self._alive(nodes[0], nodes[-1]) if t not in s.rings)
-        if s.rings:
-            layouts = streaming_selection(self.selection, self.rows, [s])
-            total += sum(aligned(layouts.layout(t).bytes(self.graph.tensors[t])) for t in s.rings)
-        if s.overlap:
-            x, y = self.size[s.overlap.input], self.size[s.overlap.output]
-            total -= x + y - max(y, s.overlap.distance + x)
-        return total + self._scratch(nodes, True)
+        sizes = {t: self.size[t] for t in self._alive(nodes[0], nodes[-1])}
+        layouts = streaming_selection(self.selection, self.rows, [s])
+        for t in s.rings:
+            sizes[t] = aligned(layouts.layout(t).bytes(self.graph.tensors[t]))
+        return sharing(sizes, s) + self._scratch(nodes, True)
 
     def _in_place(self, position: int) -> int:
         """Return what is saved when a single node's output takes over its input's buffer."""
@@ -180,6 +177,23 @@ class _Problem:
             if plain and op.in_place(call, k) and graph.tensors[i].bytes == call.output.bytes:
                 return self.size[out]
         return 0
+
+
+def sharing(sizes: Mapping[int, int], s: Stream) -> int:
+    """Return the bytes of tensors that live at the same time, some sharing as a segment allows."""
+    above = {x for _, x in s.pairs if x not in s.rings}
+    outputs = {y for y, t in s.pairs if t in s.rings}
+    if above:
+        (x,) = above
+        under = [(sizes[y], d) for (y, t), d in s.pairs.items() if t == x and y in sizes]
+        rest = [y for y in sizes if (y, x) not in s.pairs and y != x]
+        return stacked(sizes.get(x, 0), under) + sum(sizes[y] for y in rest)
+    if outputs:
+        y = max(outputs, key=lambda t: sizes.get(t, 0))
+        over = [(sizes[t], d) for (b, t), d in s.pairs.items() if b == y and t in sizes]
+        rest = [t for t in sizes if (y, t) not in s.pairs and t != y]
+        return stacked(sizes.get(y, 0), (), over) + sum(sizes[t] for t in rest)
+    return sum(sizes.values())
 
 
 def _lifetimes(graph: Graph, selection: Selection) -> tuple[dict[int, int], dict[int, int]]:

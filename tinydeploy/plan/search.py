@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from tinydeploy.errors import FitError
-from tinydeploy.ir import Graph
+from tinydeploy.ir import Graph, Node
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.plan.arena import allocate_greedy
 from tinydeploy.plan.cost import layer_instructions
@@ -20,9 +20,10 @@ from tinydeploy.plan.liveness import Needs, buffers_of
 from tinydeploy.plan.planner import placed, plan_layers
 from tinydeploy.plan.rows import by_rows, streaming_selection
 from tinydeploy.plan.select import Selection
-from tinydeploy.plan.stream import Scheduler, Stream
+from tinydeploy.plan.stream import Scheduler, Stream, stacked
 
-_SOLVER_SECONDS = 3.0
+_SOLVER_SECONDS = 1.0
+_SOLVED = 3  # plans of a front whose buffers are placed exactly where greed misses the bound
 
 
 _MATERIALISED = 8  # points of the front for which buffers are placed
@@ -78,21 +79,20 @@ def plan(
     last = len(ways) - 1
     if last >= _MATERIALISED:
         ways = [ways[k * last // (_MATERIALISED - 1)] for k in range(_MATERIALISED)]
-    choices = _front(
-        [
-            Choice(
-                _materialise(graph, profile, selection, w.cuts(), "greedy", streamed),
-                w.instructions,
-            )
-            for w in ways
-        ]
-    )
+    choices = [
+        Choice(
+            _materialise(graph, profile, selection, w.cuts(), "greedy", streamed), w.instructions
+        )
+        for w in ways
+    ]
+    if allocator != "greedy":
+        missed = [k for k, c in enumerate(choices) if not c.plan.optimal]
+        for k in missed[: _SOLVED if solver_installed() or allocator == "exact" else 0]:
+            segments = choices[k].plan.segments
+            again = plan_segments(graph, profile, selection, segments, allocator, streamed)
+            choices[k] = Choice(again, choices[k].instructions)
+    choices = _front(choices)
     index = _choose(choices, wanted, SLACK[selection.core.optimize])
-    if allocator != "greedy" and not choices[index].plan.optimal:
-        old = choices[index]
-        again = plan_segments(graph, profile, selection, old.plan.segments, allocator, streamed)
-        if again.arena_bytes <= old.plan.arena_bytes:
-            choices[index] = Choice(again, old.instructions)
     _check_fits(choices[index].plan, wanted)
     return choices[index].plan, tuple(choices)
 
@@ -243,31 +243,45 @@ def _pairs(graph: Graph, needs: Needs, streams: Sequence[Stream]) -> dict[tuple[
     """Return which buffers may overlap by how much, the lower one first."""
     pairs = {}
     for s in streams:
-        if s.overlap:
-            below, above = needs.holding(s.overlap.output), needs.holding(s.overlap.input)
-            dies = needs.buffers[above].last == s.nodes[-1]
-            born = needs.buffers[below].first == s.nodes[0]
-            # The distance is between these two; no other tensor of their buffers may be at work.
-            nodes = [graph.nodes[p] for p in s.nodes]
-            touched = {i for n in nodes for i in (*n.inputs, *n.outputs)}
+        touched = {i for p in s.nodes for i in _tensors(graph.nodes[p])}
+        for (low, high), distance in s.pairs.items():
+            below, above = needs.holding(low), needs.holding(high)
+            # Both must be at work here alone; no other tensor of their buffers may be.
+            dies = high in s.rings or needs.buffers[above].last == s.nodes[-1]
+            born = low in s.rings or needs.buffers[below].first == s.nodes[0]
             alone = all(
                 not needs.buffers[k].starts and len(touched & {*needs.buffers[k].tensors}) == 1
                 for k in (below, above)
             )
             if below != above and dies and born and alone:
-                pairs[below, above] = s.overlap.distance
+                pairs[below, above] = distance
     return pairs
 
 
+def _tensors(node: Node) -> tuple[int | None, ...]:
+    return (*node.inputs, *node.outputs)
+
+
 def _bound(needs: Needs, pairs: Mapping[tuple[int, int], int]) -> int:
-    """Return the largest number of bytes alive at a step, pairs overlapping as far as they may."""
+    """Return a number of bytes that no placement can do without.
+
+    At each step that is what is alive, less what could at best be shared: with one buffer that
+    several may share with, the best stack of them all.
+    """
     largest = 0
     for step in {b.first for b in needs.buffers}:
         alive = {k for k, b in enumerate(needs.buffers) if b.first <= step <= b.last}
-        total = sum(needs.buffers[k].bytes for k in alive)
-        for (below, above), distance in pairs.items():
-            if below in alive and above in alive:
-                y, x = needs.buffers[below].bytes, needs.buffers[above].bytes
-                total -= x + y - max(y, distance + x)
+        sizes = {k: needs.buffers[k].bytes for k in alive}
+        here = {(b, a): d for (b, a), d in pairs.items() if b in alive and a in alive}
+        shared = sum(
+            min(sizes[b] - max(d, 0), sizes[a]) if d < sizes[b] else 0 for (b, a), d in here.items()
+        )
+        total = max(sum(sizes.values()) - shared, *sizes.values(), 0)
+        centres = {a for _, a in here}
+        if len(centres) == 1 and not {b for b, _ in here} & centres:
+            (x,) = centres
+            under = [(sizes[b], d) for (b, _), d in here.items()]
+            rest = [k for k in alive if (k, x) not in here and k != x]
+            total = stacked(sizes[x], under) + sum(sizes[k] for k in rest)
         largest = max(largest, total)
     return largest

@@ -2,13 +2,13 @@
 
 Rows are computed on demand: before a node computes a band of rows, the nodes before it compute
 just the rows that this takes and that are not there yet. A tensor that only the segment reads
-keeps the rows still needed in a ring. Nothing is computed twice. The output may lie over the input
-as long as no row is overwritten that will still be read (`distance`).
+keeps the rows still needed in a ring. Nothing is computed twice. What is written may lie over rows
+of the input that no one reads again, and the end of an output over rings that are no longer used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,33 +16,27 @@ from numpy.typing import NDArray
 
 from tinydeploy.ir import Graph
 from tinydeploy.ops import Call, RowSource, op_named
+from tinydeploy.plan.layout import ALIGNMENT
 from tinydeploy.plan.select import Selection
 
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
-    """Let `output` lie under `input` if the input begins at least `distance` bytes above it."""
-
-    input: int
-    output: int
-    distance: int
-
-
-@dataclass(frozen=True, slots=True)
 class Stream:
-    """Hold the schedule of a segment: rows done after each step, rings, one overlap.
+    """Hold the schedule of a segment: rows done after each step, rings, who may share bytes.
 
     A step calls each of the columns at most once, in order: first the `feeds` (inputs of the
-    network that arrive row by row), then the `nodes`.
+    network that arrive row by row), then the `nodes`. With `pairs` {(below, above): distance}, the
+    tensor `above` may begin that many bytes above the start of `below`, or more; fewer than 0 when
+    `below` may even begin inside `above`.
     """
 
     nodes: tuple[int, ...]
     feeds: tuple[int, ...]
     calls: NDArray[np.bool_]  # [steps, feeds and nodes]
     rings: dict[int, int]  # tensor -> rows held
-    overlap: Overlap | None
+    pairs: dict[tuple[int, int], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,44 +91,112 @@ class Scheduler:
             and inside.issuperset(self.readers[c.tensor])
         }
         rings = {t: _ring_rows(columns, done, t) for t in inner}
-        return Stream(
-            tuple(nodes), tuple(feeds), calls, rings, self._overlap(nodes, columns, done, inner)
-        )
+        pairs = self._under_input(nodes, columns, done, rings)
+        pairs |= self._over_output(columns, done, rings)
+        return Stream(tuple(nodes), tuple(feeds), calls, rings, pairs)
 
-    def _overlap(
-        self, nodes: Sequence[int], columns: Sequence[_Column], done: Rows, inner: set[int]
-    ) -> Overlap | None:
-        """Return how far the largest output may reach into the largest input that dies here."""
-        graph, selection = self.graph, self.selection
-        inside, own = set(nodes), {c.tensor for c in columns}
-        outputs = [c.tensor for c in columns if c.tensor not in inner and not c.reduces]
+    def _row_bytes(self, tensor: int) -> int:
+        return self.selection.layout(tensor).row_bytes(self.graph.tensors[tensor])
+
+    def _under_input(
+        self,
+        nodes: Sequence[int],
+        columns: Sequence[_Column],
+        done: Rows,
+        rings: Mapping[int, int],
+    ) -> dict[tuple[int, int], int]:
+        """Return how far each tensor made here may reach into the largest input that dies here.
+
+        Row k of a ring or an output that begins at 0 ends at (k + 1) rows of it; when it is first
+        written, the input's rows below the lowest one still needed are free.
+        """
+        graph, inside = self.graph, set(nodes)
+        own = {c.tensor for c in columns}
         inputs = [
             t
             for t in dict.fromkeys(t for c in columns for t, _ in c.sources)
             if t not in own and t not in graph.outputs and inside.issuperset(self.readers[t])
         ]
-        if not inputs or not outputs:
-            return None
-        size = {t: selection.layout(t).bytes(graph.tensors[t]) for t in (*inputs, *outputs)}
-        x, y = max(inputs, key=lambda t: size[t]), max(outputs, key=lambda t: size[t])
-        writer = next(k for k, c in enumerate(columns) if c.tensor == y)
-        height = graph.tensors[x].rows
-        row_in, row_out = size[x] // height, size[y] // graph.tensors[y].rows
-        needs = [0]
-        for k, column in enumerate(columns):
-            for t, source in column.sources:
-                if t != x:
-                    continue
-                if k == writer and row_in == row_out:
-                    position = nodes[k - (len(columns) - len(nodes))]
-                    if _may_overwrite(graph, selection, position, source):
+        if not inputs:
+            return {}
+        x = max(inputs, key=lambda t: graph.tensors[t].rows * self._row_bytes(t))
+        height, row_in = graph.tensors[x].rows, self._row_bytes(x)
+        pairs = {}
+        for w, writer in enumerate(columns):
+            if writer.reduces:
+                continue
+            row_out = self._row_bytes(writer.tensor)
+            written = np.minimum(done[:, w], rings.get(writer.tensor, writer.height))
+            works = done[:, w] > _before(done[:, w])
+            distance = -height * row_in
+            for k, column in enumerate(columns):
+                for t, source in column.sources:
+                    if t != x or (k == w and self._in_place(nodes, columns, k, source)):
                         continue
-                # Who comes before the writer has read its rows of this step, who comes later, or
-                # is the writer itself, has not.
-                read = done[:, k] if k < writer else _before(done[:, k])
-                live = _first_needed(source, column, height)[read]
-                needs.append(int(np.max(done[:, writer] * row_out - live * row_in)))
-        return Overlap(x, y, -(-max(needs) // 4) * 4)
+                    # Who comes before the writer has read its rows of this step, who comes later,
+                    # or is the writer itself, has not.
+                    read = done[:, k] if k < w else _before(done[:, k])
+                    live = _first_needed(source, column, height)[read]
+                    needed = written * row_out - live * row_in
+                    distance = max(distance, int(np.max(needed[works])))
+            pairs[writer.tensor, x] = -(-distance // ALIGNMENT) * ALIGNMENT
+        return pairs
+
+    def _over_output(
+        self, columns: Sequence[_Column], done: Rows, rings: Mapping[int, int]
+    ) -> dict[tuple[int, int], int]:
+        """Return where above an output's start each ring may begin: what is written there later
+        finds the ring's last reader done.
+        """
+        pairs = {}
+        outputs = [(w, c) for w, c in enumerate(columns) if c.tensor not in rings and not c.reduces]
+        last = {
+            c.tensor: max(
+                int(np.flatnonzero(done[:, k] > _before(done[:, k]))[-1])
+                for k, user in enumerate(columns)
+                if user.tensor == c.tensor or any(t == c.tensor for t, _ in user.sources)
+            )
+            for c in columns
+            if c.tensor in rings
+        }
+        for w, writer in outputs:
+            for ring, step in last.items():
+                early = int(done[step, w]) * self._row_bytes(writer.tensor)
+                pairs[writer.tensor, ring] = -(-early // ALIGNMENT) * ALIGNMENT
+        return pairs
+
+    def _in_place(
+        self, nodes: Sequence[int], columns: Sequence[_Column], k: int, source: RowSource
+    ) -> bool:
+        """Tell whether a node may write its row exactly over the row it reads."""
+        call = Call(self.graph, self.graph.nodes[nodes[k - (len(columns) - len(nodes))]])
+        read, written = call.node.inputs[source.input], call.node.outputs[0]
+        assert read is not None
+        same = self.selection.layout(read) == self.selection.layout(written)
+        same = same and self._row_bytes(read) == self._row_bytes(written)
+        return same and op_named(call.node.op).in_place(call, source.input)
+
+
+def stacked(x: int, under: Sequence[tuple[int, int]], over: Sequence[tuple[int, int]] = ()) -> int:
+    """Return the least bytes that hold a buffer of x bytes and others that may share with it.
+
+    `under` and `over` are (bytes, distance) of buffers that may reach into its low end, or stand
+    on its high end before it is full (only one of them is used). Where each may reach is a
+    deadline: the earliest deadline first is the best order.
+    """
+    base = top = 0
+    if under:
+        order = sorted(under, key=lambda u: u[0] - u[1])
+        total, base = 0, 10**9
+        for size, distance in order:
+            total += size
+            base = min(base, size - distance - total)
+        base = min(base, 0)
+        top = base + total
+    else:
+        for size, distance in sorted(over, key=lambda o: o[1]):
+            top = max(top, distance) + size
+    return max(x, top) - base
 
 
 def _column(graph: Graph, selection: Selection, position: int) -> _Column:
@@ -237,12 +299,3 @@ def _ring_rows(columns: Sequence[_Column], done: Rows, tensor: int) -> int:
                 first = _first_needed(source, column, height)[_before(done[:, k])]
                 oldest = np.minimum(oldest, first)
     return max(1, min(int(np.max(done[:, producer] - oldest)), height))
-
-
-def _may_overwrite(graph: Graph, selection: Selection, position: int, source: RowSource) -> bool:
-    """Tell whether a node may write its row exactly over the row it reads."""
-    call = Call(graph, graph.nodes[position])
-    read, written = call.node.inputs[source.input], call.node.outputs[0]
-    assert read is not None
-    same = selection.layout(read) == selection.layout(written)
-    return same and op_named(call.node.op).in_place(call, source.input)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tinydeploy.ir import Graph, Node, Tensor
 from tinydeploy.ops import Call, RowSource, op_named
@@ -64,7 +65,7 @@ def ranges(graph: Graph, end: int, last: Columns) -> dict[int, Columns]:
 def cut(width: int, parts: int) -> list[Columns]:
     """Return columns in parts of nearly one width."""
     edges = [k * width // parts for k in range(parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def split(graph: Graph, strips: Strips) -> Graph:
