@@ -352,8 +352,8 @@ def profile(
         verdict = verify(dev, prepared.graph, prepared.plan, prepared.profile, samples)
         ticks = [verdict.counts]
         for k in range(1, runs):
-            write_inputs(dev, prepared.graph, prepared.plan, samples.inputs[0])
-            ticks.append(tuple(dev.invoke()))
+            streamed = write_inputs(dev, prepared.graph, prepared.plan, samples.inputs[0])
+            ticks.append(tuple(dev.invoke(streamed)))
             progress(k + 1, runs)
         medians = (sorted(step)[len(step) // 2] for step in zip(*ticks, strict=True))
         counts = tuple(dev.to_unit(t) for t in medians)
@@ -368,8 +368,7 @@ def estimated_cycles(
         return None
 
     def once(dev: Device) -> None:
-        write_inputs(dev, prepared.graph, prepared.plan, samples.inputs[0])
-        dev.invoke()
+        dev.invoke(write_inputs(dev, prepared.graph, prepared.plan, samples.inputs[0]))
 
     _, cycles = estimate(firmware, target, once)
     return cycles

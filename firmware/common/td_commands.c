@@ -14,25 +14,39 @@ typedef char td_hello_fits[TD_HELLO_FIELDS + sizeof(TD_BOARD_NAME) <= TD_PAYLOAD
 
 #define TD_MOST_RUNS 10000u /* of one BENCH: the line is deaf meanwhile */
 
+/* The longest wait for a FEED. The host sends its request again after at most 8 s of silence, and
+ * that has a lost WANT sent again. */
+#ifndef TD_FEED_MILLISECONDS
+#define TD_FEED_MILLISECONDS 30000u
+#endif
+#define TD_FEED_TICKS ((uint64_t)TD_COUNTER_HZ * TD_FEED_MILLISECONDS / 1000u)
+
 static td_frame frame;
 
 /* The last INVOKE, STEP or BENCH that ran: a repeated request gets the same answer, not a second
  * run (inputs may have been overwritten in place). */
 static struct {
     uint8_t kind; /* 0: none */
+    uint8_t answer_kind;
     uint16_t sequence;
     uint32_t length;
     uint8_t answer[24];
 } last;
 
-static void send_error(uint16_t sequence, uint8_t code, uint32_t a, uint32_t b, uint32_t c)
+/* Build the payload of an ERROR and return its length. */
+static uint32_t error(uint8_t *payload, uint8_t code, uint32_t a, uint32_t b, uint32_t c)
 {
-    uint8_t *payload = td_frame_payload(&frame);
     payload[0] = code;
     td_store32(payload + 1, a);
     td_store32(payload + 5, b);
     td_store32(payload + 9, c);
-    td_frame_send(&frame, TD_ERROR, sequence, 13);
+    return 13;
+}
+
+static void send_error(uint16_t sequence, uint8_t code, uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t length = error(td_frame_payload(&frame), code, a, b, c);
+    td_frame_send(&frame, TD_ERROR, sequence, length);
 }
 
 static void send_answer(uint8_t kind, uint16_t sequence, uint32_t length)
@@ -40,12 +54,78 @@ static void send_answer(uint8_t kind, uint16_t sequence, uint32_t length)
     td_frame_send(&frame, (uint8_t)(kind | TD_ANSWER), sequence, length);
 }
 
-static uint16_t running;
+/* The request that is being carried out. */
+static struct {
+    uint8_t kind;
+    uint16_t sequence;
+    uint32_t fed;       /* FEEDs so far: the number of the next one */
+    uint32_t wanted[3]; /* input, at, bytes */
+} running;
 
 void td_run_busy(uint32_t step)
 {
     td_store32(td_frame_payload(&frame), step);
-    td_frame_send(&frame, TD_BUSY, running, 4);
+    td_frame_send(&frame, TD_BUSY, running.sequence, 4);
+}
+
+static void send_want(void)
+{
+    uint8_t *payload = td_frame_payload(&frame);
+    td_store32(payload, running.fed);
+    for (uint32_t i = 0; i < 3; i++) {
+        td_store32(payload + 4u + 4u * i, running.wanted[i]);
+    }
+    td_frame_send(&frame, TD_WANT, running.sequence, 16);
+}
+
+/* Return the data of the FEED that is wanted; NULL when it does not come in time, or when a host
+ * that knows of no run greets us. Whatever suggests that a frame was lost has the WANT sent again;
+ * the number tells a FEED from one that came twice. */
+static const uint8_t *wait_for_feed(void)
+{
+    const uint8_t *payload = td_frame_payload(&frame);
+    uint64_t start = td_counter_read();
+    send_want();
+    for (uint8_t turn = 1; turn != 0 || td_counter_read() - start < TD_FEED_TICKS; turn++) {
+        if (!td_link_ready()) {
+            continue;
+        }
+        td_frame_state state = td_frame_accept(&frame, td_link_get());
+        uint8_t kind = td_frame_kind(&frame);
+        if (state == TD_FRAME_CORRUPT) {
+            send_want();
+        } else if (state == TD_FRAME_READY && kind == TD_HELLO) {
+            return NULL;
+        } else if (state == TD_FRAME_READY && td_frame_sequence(&frame) == running.sequence) {
+            if (kind == running.kind) {
+                send_want();
+            } else if (kind == TD_FEED && td_frame_length(&frame) == 4u + running.wanted[2] &&
+                       td_load32(payload) == running.fed) {
+                return payload + 4;
+            }
+        }
+    }
+    return NULL;
+}
+
+int td_run_fetch(uint32_t input, uint32_t at, uint32_t bytes, int8_t *to)
+{
+    while (bytes != 0) {
+        uint32_t count = bytes < TD_CHUNK_BYTES ? bytes : TD_CHUNK_BYTES;
+        running.wanted[0] = input;
+        running.wanted[1] = at;
+        running.wanted[2] = count;
+        const uint8_t *data = wait_for_feed();
+        if (data == NULL) {
+            return 0;
+        }
+        memcpy(to, data, count);
+        running.fed++;
+        at += count;
+        to += count;
+        bytes -= count;
+    }
+    return 1;
 }
 
 static void hello(uint16_t sequence)
@@ -99,6 +179,10 @@ static void write_arena(uint16_t sequence, uint32_t length)
 {
     uint32_t offset = td_load32(td_frame_payload(&frame));
     uint32_t count = length - 4u;
+    if (td_model.input_count != 0 && td_model.inputs[0].offset == TD_STREAMED) {
+        send_error(sequence, TD_ERROR_STREAMED, td_model.input_count, 0, 0);
+        return;
+    }
     if (count > TD_CHUNK_BYTES || !inside(offset, count)) {
         send_error(sequence, TD_ERROR_BOUNDS, offset, count, TD_ARENA_BYTES);
         return;
@@ -148,7 +232,7 @@ static void bench(uint32_t count)
     uint64_t least = UINT64_MAX;
     uint64_t most = 0;
     uint64_t total = 0;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < count && (i == 0 || !td_run_starved()); i++) {
         uint64_t ticks = td_run_invoke();
         least = ticks < least ? ticks : least;
         most = ticks > most ? ticks : most;
@@ -180,18 +264,26 @@ static void run(uint8_t kind, uint16_t sequence)
             send_error(sequence, TD_ERROR_BOUNDS, argument, 1, TD_MOST_RUNS);
             return;
         }
-        running = sequence;
+        running.kind = kind;
+        running.sequence = sequence;
+        running.fed = 0;
         if (kind == TD_BENCH) {
             bench(argument);
         } else {
             td_store64(last.answer, kind == TD_STEP ? td_run_step(argument) : td_run_invoke());
             last.length = 8;
         }
+        last.answer_kind = (uint8_t)(kind | TD_ANSWER);
+        if (td_run_starved()) {
+            last.answer_kind = TD_ERROR;
+            last.length = error(last.answer, TD_ERROR_STARVED, running.wanted[0],
+                                running.wanted[1], running.wanted[2]);
+        }
         last.kind = kind;
         last.sequence = sequence;
     }
     memcpy(td_frame_payload(&frame), last.answer, last.length);
-    send_answer(kind, sequence, last.length);
+    td_frame_send(&frame, last.answer_kind, sequence, last.length);
 }
 
 /* The payload length that a request must have; WRITE takes this or more. */
@@ -214,6 +306,9 @@ static void carry_out(void)
     uint16_t sequence = td_frame_sequence(&frame);
     uint32_t length = td_frame_length(&frame);
     uint32_t expected;
+    if (kind == TD_FEED) {
+        return; /* one that came twice: the run it was for has ended */
+    }
     if (!expected_length(kind, &expected)) {
         send_error(sequence, TD_ERROR_UNKNOWN, kind, 0, 0);
         return;

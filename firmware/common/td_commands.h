@@ -19,7 +19,9 @@ enum {
     TD_STEP = 0x07,     /* index u32 -> ticks u64 */
     TD_STACK = 0x08,    /* nothing -> high-water bytes u32, reserved bytes u32 */
     TD_BENCH = 0x09,    /* count u32 -> least u64, most u64, total u64 */
+    TD_FEED = 0x0A,     /* number u32, data: what the WANT of this number asks for; no answer */
     TD_ANSWER = 0x80,
+    TD_WANT = 0xFD,  /* number, input, at, bytes, four u32: the run needs this FEED to go on */
     TD_BUSY = 0xFE,  /* step u32: still running */
     TD_ERROR = 0xFF, /* code u8, three u32 of detail */
 };
@@ -33,6 +35,8 @@ enum {
     TD_ERROR_ARENA = 6,    /* the model's arena, the firmware's */
     TD_ERROR_STEPS = 7,    /* the model's steps, the firmware's counters */
     TD_ERROR_NOTHING = 8,  /* counters asked for before an invoke */
+    TD_ERROR_STARVED = 9,  /* input, at, bytes that did not come: the run was given up */
+    TD_ERROR_STREAMED = 10, /* the arena has no inputs to write: they are FEEDs */
 };
 
 /* Feed one byte of the line; a complete frame is carried out and answered. */

@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 
+/* The offset of an input that is not in the arena: td_feed delivers it while the model runs. */
+#define TD_STREAMED 0xFFFFFFFFu
+
 /* A tensor's place within the arena. */
 typedef struct {
     uint32_t offset;
@@ -23,5 +26,10 @@ typedef struct {
 
 /* Defined by the generated file firmware_model.c. */
 extern const td_firmware_model td_model;
+
+/* td_run.c: get bytes of a streamed input from the host, for steps to call. The time it takes is
+ * not the step's. When the host does not deliver, `to` is left as it is, and so are all later
+ * calls' until the run ends, in an error. */
+void td_feed(void *unused, uint32_t input, uint32_t at, uint32_t bytes, int8_t *to);
 
 #endif

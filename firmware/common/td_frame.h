@@ -13,7 +13,7 @@
 
 #define TD_FRAME_HEADER 5u
 #define TD_FRAME_CRC 2u
-#define TD_REQUEST_FIELDS 8u /* the longest fixed fields before data: READ and WRITE */
+#define TD_REQUEST_FIELDS 8u /* the longest fixed fields before data: READ */
 #define TD_PAYLOAD_BYTES (TD_REQUEST_FIELDS + TD_CHUNK_BYTES)
 #define TD_FRAME_BYTES (TD_FRAME_HEADER + TD_PAYLOAD_BYTES + TD_FRAME_CRC)
 

@@ -20,19 +20,21 @@ void td_setup_init(void);
 
 /* drivers/link_*.c: bytes to and from the host. */
 void td_link_init(void);
+int td_link_ready(void);           /* is there a byte? */
 uint8_t td_link_get(void);         /* wait for a byte */
 void td_link_put(uint8_t byte);    /* wait for room, then send */
 void td_link_flush(void);          /* a frame is complete: let it go */
 
 /* drivers/uart_*.c: the same over a board's serial port. */
 void td_uart_init(void);
+int td_uart_ready(void);
 uint8_t td_uart_get(void);
 void td_uart_put(uint8_t byte);
 
 /* drivers/counter_*.c */
 extern const uint8_t td_counter_kind;
 void td_counter_init(void);
-void td_counter_resume(void);      /* model code is about to run: keep the 64-bit count */
+void td_counter_resume(void);      /* model code is about to run: start a tick, keep the count */
 void td_counter_pause(void);       /* the link is about to be served */
 uint64_t td_counter_read(void);
 

@@ -10,6 +10,8 @@
 static uint32_t ticks_of_step[TD_MAX_STEPS];
 static uint32_t overhead; /* ticks between two readings with nothing in between */
 static uint64_t silent; /* ticks run since the host last heard from us */
+static uint64_t elsewhere; /* ticks of this step spent on getting its input */
+static int starved;
 static int finished;
 
 void td_run_init(void)
@@ -27,14 +29,26 @@ void td_run_init(void)
 
 static uint64_t count_step(uint32_t index)
 {
+    elsewhere = overhead;
     uint64_t start = td_counter_read();
     td_model.step(td_arena, index);
     uint64_t elapsed = td_counter_read() - start;
-    return elapsed > overhead ? elapsed - overhead : 0;
+    return elapsed > elsewhere ? elapsed - elsewhere : 0;
+}
+
+void td_feed(void *unused, uint32_t input, uint32_t at, uint32_t bytes, int8_t *to)
+{
+    uint64_t start = td_counter_read();
+    (void)unused;
+    starved = starved || !td_run_fetch(input, at, bytes, to);
+    silent = 0;
+    td_counter_resume();
+    elsewhere += td_counter_read() - start + overhead;
 }
 
 uint64_t td_run_step(uint32_t index)
 {
+    starved = 0;
     td_counter_resume();
     uint64_t ticks = count_step(index);
     td_counter_pause();
@@ -45,8 +59,9 @@ uint64_t td_run_invoke(void)
 {
     uint64_t total = 0;
     finished = 0;
+    starved = 0;
     td_counter_resume();
-    for (uint32_t i = 0; i < td_model.step_count; i++) {
+    for (uint32_t i = 0; i < td_model.step_count && !starved; i++) {
         uint64_t ticks = count_step(i);
         ticks_of_step[i] = ticks < UINT32_MAX ? (uint32_t)ticks : UINT32_MAX;
         total += ticks;
@@ -57,8 +72,13 @@ uint64_t td_run_invoke(void)
         }
     }
     td_counter_pause();
-    finished = 1;
+    finished = !starved;
     return total;
+}
+
+int td_run_starved(void)
+{
+    return starved;
 }
 
 int td_run_finished(void)

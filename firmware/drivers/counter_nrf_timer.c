@@ -29,8 +29,11 @@ void td_counter_init(void)
     START = 1;
 }
 
+/* A tick begins here, so that equal work gives equal counts. */
 void td_counter_resume(void)
 {
+    STOP = 1;
+    START = 1;
 }
 
 void td_counter_pause(void)

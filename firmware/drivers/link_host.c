@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stddef.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -31,6 +32,12 @@ int td_host_connect(uint16_t port)
 
 void td_link_init(void)
 {
+}
+
+int td_link_ready(void)
+{
+    struct pollfd link = {.fd = link_socket, .events = POLLIN};
+    return incoming_next != incoming_end || poll(&link, 1, 1) > 0; /* in 1 ms */
 }
 
 uint8_t td_link_get(void)

@@ -23,9 +23,14 @@ void td_uart_init(void)
     (void)DATA; /* what came before; QEMU then asks its line for more */
 }
 
+int td_uart_ready(void)
+{
+    return (LINE_STATUS & STATUS_DATA_READY) != 0;
+}
+
 uint8_t td_uart_get(void)
 {
-    while ((LINE_STATUS & STATUS_DATA_READY) == 0) {
+    while (!td_uart_ready()) {
     }
     return DATA;
 }

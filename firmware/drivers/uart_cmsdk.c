@@ -19,9 +19,14 @@ void td_uart_init(void)
     CTRL = CTRL_TX_ENABLE | CTRL_RX_ENABLE;
 }
 
+int td_uart_ready(void)
+{
+    return (STATE & STATE_RX_FULL) != 0;
+}
+
 uint8_t td_uart_get(void)
 {
-    while ((STATE & STATE_RX_FULL) == 0) {
+    while (!td_uart_ready()) {
     }
     return (uint8_t)DATA;
 }

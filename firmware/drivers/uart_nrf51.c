@@ -27,9 +27,14 @@ void td_uart_init(void)
     START_TX = 1;
 }
 
+int td_uart_ready(void)
+{
+    return RX_READY != 0;
+}
+
 uint8_t td_uart_get(void)
 {
-    while (RX_READY == 0) {
+    while (!td_uart_ready()) {
     }
     RX_READY = 0; /* before the read, which raises it again when more bytes wait */
     return (uint8_t)RXD;

@@ -19,13 +19,24 @@ void td_uart_init(void)
     RX_CONTROL = ENABLE;
 }
 
+/* Looking takes the byte, so it is kept here. */
+static uint32_t received = FULL_OR_EMPTY;
+
+int td_uart_ready(void)
+{
+    if ((received & FULL_OR_EMPTY) != 0) {
+        received = RX_DATA;
+    }
+    return (received & FULL_OR_EMPTY) == 0;
+}
+
 uint8_t td_uart_get(void)
 {
-    uint32_t data;
-    do {
-        data = RX_DATA;
-    } while ((data & FULL_OR_EMPTY) != 0);
-    return (uint8_t)data;
+    while (!td_uart_ready()) {
+    }
+    uint8_t byte = (uint8_t)received;
+    received = FULL_OR_EMPTY;
+    return byte;
 }
 
 void td_uart_put(uint8_t byte)

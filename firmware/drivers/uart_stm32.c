@@ -21,9 +21,14 @@ void td_uart_init(void)
     (void)DR; /* what came before; QEMU then asks its line for more */
 }
 
+int td_uart_ready(void)
+{
+    return (SR & SR_RX_NOT_EMPTY) != 0;
+}
+
 uint8_t td_uart_get(void)
 {
-    while ((SR & SR_RX_NOT_EMPTY) == 0) {
+    while (!td_uart_ready()) {
     }
     return (uint8_t)DR; /* SR then DR: clears an overrun, too */
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from tinydeploy.run import protocol
 from tinydeploy.run.faults import describe_fault, locate
 from tinydeploy.run.host import start_host
 from tinydeploy.run.process import ChildProcess
-from tinydeploy.run.protocol import Frame, FrameReader, Hello, Span
+from tinydeploy.run.protocol import Frame, FrameReader, Hello, Span, Want
 from tinydeploy.run.qemu import Link, start_qemu
 from tinydeploy.run.transport import SerialTransport, Transport
 from tinydeploy.targets import Target
@@ -130,10 +130,13 @@ class Device:
             out += self._request(protocol.READ, request, answer_bytes=count)
         return bytes(out)
 
-    def invoke(self) -> list[int]:
-        """Run all steps and return the ticks of each."""
+    def invoke(self, inputs: Sequence[bytes] = ()) -> list[int]:
+        """Run all steps and return the ticks of each.
+
+        `inputs` are those of a model that takes them while it runs; others have been written.
+        """
         hello = self.hello()
-        self._request(protocol.INVOKE, b"", answer_bytes=8)
+        self._request(protocol.INVOKE, b"", 8, inputs)
         ticks: list[int] = []
         while len(ticks) < hello.step_count:
             count = min(hello.chunk_bytes // 4, hello.step_count - len(ticks))
@@ -147,18 +150,21 @@ class Device:
             )
         return ticks
 
-    def step(self, index: int) -> int:
-        """Run one step on the arena as it is and return its ticks."""
+    def step(self, index: int, inputs: Sequence[bytes] = ()) -> int:
+        """Run one step on the arena as it is and return its ticks; inputs as for invoke."""
         self.hello()
-        answer = self._request(protocol.STEP, struct.pack("<I", index), answer_bytes=8)
+        answer = self._request(protocol.STEP, struct.pack("<I", index), 8, inputs)
         return int.from_bytes(answer, "little")
 
-    def bench(self, count: int) -> Benchmark:
-        """Run all steps `count` times and return the least, most and total ticks."""
+    def bench(self, count: int, inputs: Sequence[bytes] = ()) -> Benchmark:
+        """Run all steps `count` times and return the least, most and total ticks.
+
+        Inputs as for invoke, the same in each run.
+        """
         if not 1 <= count <= protocol.MOST_RUNS:
             raise UsageError(f"cannot run {count} times", f"1 to {protocol.MOST_RUNS} are possible")
         self.hello()
-        answer = self._request(protocol.BENCH, struct.pack("<I", count), answer_bytes=24)
+        answer = self._request(protocol.BENCH, struct.pack("<I", count), 24, inputs)
         return Benchmark(count, *struct.unpack("<QQQ", answer))
 
     def stack_used(self) -> int:
@@ -203,16 +209,25 @@ class Device:
             spans += more
         return spans
 
-    def _request(self, kind: int, payload: bytes, answer_bytes: int | None = None) -> bytes:
+    def _request(
+        self,
+        kind: int,
+        payload: bytes,
+        answer_bytes: int | None = None,
+        inputs: Sequence[bytes] = (),
+    ) -> bytes:
         """Send a request until its answer arrives and return the answer's payload.
 
-        Repeating is safe: the device runs nothing twice for one sequence number.
+        Repeating is safe: the device runs nothing twice for one sequence number. Meanwhile, what
+        the device wants of the inputs is sent; a want that was lost comes again for the request.
         """
         self._sequence = (self._sequence + 1) & 0xFFFF
         request = protocol.encode(Frame(kind, self._sequence, payload))
         started = heard = time.monotonic()
         retry = _FIRST_RETRY
-        for _ in range(_MOST_REPEATS):
+        attempts = fed = 0
+        while attempts < _MOST_REPEATS:
+            attempts += 1
             self._send(request)
             patience = time.monotonic() + retry
             corrupt = self._reader.corrupt
@@ -237,12 +252,34 @@ class Device:
                     patience = heard + max(retry, 2 * _FIRST_RETRY)
                     if frame.kind == kind | protocol.ANSWER:
                         return self._checked(frame.payload, answer_bytes)
+                    if frame.kind == protocol.WANT:
+                        want = protocol.parse_want(frame.payload)
+                        self._feed(want, inputs)
+                        attempts += 1
+                        if want.number >= fed:  # else the same again
+                            attempts, fed, retry = 0, want.number + 1, _FIRST_RETRY
+                        if attempts >= _MOST_REPEATS:
+                            break
         raise DeviceError(
             "the line to the device is too noisy",
             f"no answer to request {kind} after {_MOST_REPEATS} attempts, "
             f"{self._reader.corrupt} frames were corrupt",
             "check cable and line rate",
         )
+
+    def _feed(self, want: Want, inputs: Sequence[bytes]) -> None:
+        """Send the bytes of an input that the device asks for."""
+        known = len(inputs[want.input]) if want.input < len(inputs) else 0
+        chunk = self._hello.chunk_bytes if self._hello else 0
+        if want.bytes > min(chunk, known) or want.at > known - want.bytes:
+            raise DeviceError(
+                "the device asks for input that it was not given",
+                f"bytes {want.at:,} to {want.at + want.bytes:,} of {known:,} of input {want.input}",
+                "" if inputs else "the inputs of this model are streamed: give them to each run",
+            )
+        data = inputs[want.input][want.at : want.at + want.bytes]
+        payload = struct.pack("<I", want.number) + data
+        self._send(protocol.encode(Frame(protocol.FEED, self._sequence, payload)))
 
     def _checked(self, payload: bytes, expected: int | None) -> bytes:
         if expected is not None and len(payload) != expected:

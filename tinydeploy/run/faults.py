@@ -50,6 +50,12 @@ def describe_fault(
         return "the firmware has too few counters for its model", why, "raise max_steps"
     if report.code == protocol.ERROR_NOTHING:
         return "the device has no counters yet", "nothing was run since it started", ""
+    if report.code == protocol.ERROR_STARVED:
+        why = f"bytes {b:,} to {b + c:,} of input {a} did not arrive in time"
+        return "the device gave up waiting for its input", why, "check cable and line rate"
+    if report.code == protocol.ERROR_STREAMED:
+        why = "this model takes its inputs while it runs; its memory has no place for them"
+        return "the device refuses to have inputs written", why, "give them to each run"
     if report.code == protocol.ERROR_LENGTH:
         why = f"it expects {a:,} bytes and got {b:,}"
     elif report.code == protocol.ERROR_UNKNOWN:

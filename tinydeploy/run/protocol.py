@@ -13,8 +13,9 @@ MOST_RUNS = 10_000  # of one BENCH
 _LARGEST_FRAME = 65_536 + 16  # beyond this, bytes without a delimiter are noise
 
 # Kinds of request; an answer's kind is the request's with ANSWER set.
-HELLO, SPANS, WRITE, READ, INVOKE, COUNTERS, STEP, STACK, BENCH = range(1, 10)
+HELLO, SPANS, WRITE, READ, INVOKE, COUNTERS, STEP, STACK, BENCH, FEED = range(1, 11)
 ANSWER = 0x80
+WANT = 0xFD
 BUSY = 0xFE
 ERROR = 0xFF
 
@@ -28,7 +29,11 @@ ERROR = 0xFF
     ERROR_ARENA,
     ERROR_STEPS,
     ERROR_NOTHING,
-) = range(1, 9)
+    ERROR_STARVED,
+    ERROR_STREAMED,
+) = range(1, 11)
+
+STREAMED = 0xFFFF_FFFF  # the offset of an input that is not in the arena
 
 # Kinds of counter.
 COUNTER_TIMER, COUNTER_CYCLES, COUNTER_NANOSECONDS = range(3)
@@ -37,6 +42,7 @@ _HEADER = struct.Struct("<BHH")
 _CRC = struct.Struct("<H")
 _HELLO = struct.Struct("<BBH16sIIIIIIB")
 _ERROR = struct.Struct("<BIII")
+_WANT = struct.Struct("<IIII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Place a tensor within the arena; both in bytes."""
+    """Place a tensor within the arena; both in bytes.
+
+    The offset of an input is STREAMED when the device asks for it while it runs.
+    """
 
     offset: int
     bytes: int
@@ -77,6 +86,16 @@ class Hello:
     board: str
     inputs: tuple[Span, ...] = ()
     outputs: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Ask for `bytes` bytes of an input from its byte `at` on; `number` counts a run's wants."""
+
+    number: int
+    input: int
+    at: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +220,13 @@ def parse_spans(payload: bytes) -> tuple[Span, ...]:
     if len(payload) % 8:
         raise DeviceError("the device's tensor list is malformed", f"{len(payload)} bytes")
     return tuple(Span(*pair) for pair in struct.iter_unpack("<II", payload))
+
+
+def parse_want(payload: bytes) -> Want:
+    """Return what a WANT frame asks for."""
+    if len(payload) != _WANT.size:
+        raise DeviceError("the device's wish for input is malformed", f"{len(payload)} bytes")
+    return Want(*_WANT.unpack(payload))
 
 
 def parse_error(payload: bytes) -> ErrorReport:

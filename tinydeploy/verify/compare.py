@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,8 +23,8 @@ class Machine(Protocol):
 
     def write(self, offset: int, data: bytes) -> None: ...
     def read(self, offset: int, length: int) -> bytes: ...
-    def invoke(self) -> list[int]: ...
-    def step(self, index: int) -> int: ...
+    def invoke(self, inputs: Sequence[bytes] = ()) -> list[int]: ...
+    def step(self, index: int, inputs: Sequence[bytes] = ()) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,7 @@ def verify(
     outputs, reference_outputs = [], []
     for k, inputs in enumerate(samples.inputs):
         oracle = run_all(graph, inputs, profile)
-        write_inputs(machine, graph, plan, inputs)
-        ticks = machine.invoke()
+        ticks = machine.invoke(write_inputs(machine, graph, plan, inputs))
         counts = counts or tuple(ticks)
         got = [_read_tensor(machine, graph, plan, o) for o in graph.outputs]
         outputs.append(tuple(got))
@@ -133,10 +132,16 @@ def _wanted(
 
 def write_inputs(
     machine: Machine, graph: Graph, plan: MemoryPlan, inputs: tuple[Array, ...]
-) -> None:
-    """Write one sample to where the plan places the inputs."""
+) -> tuple[bytes, ...]:
+    """Write one sample to where the plan places the inputs; return what a run must be given.
+
+    That is nothing, or all of it where the plan has the inputs streamed.
+    """
+    if plan.streamed_input:
+        return tuple(array.tobytes() for array in inputs)
     for i, array in zip(graph.inputs, inputs, strict=True):
         machine.write(plan.offset_of(i), array.tobytes())
+    return ()
 
 
 def _read_tensor(machine: Machine, graph: Graph, plan: MemoryPlan, index: int) -> Array:
@@ -154,9 +159,9 @@ def _locate(
     sample: int,
 ) -> Mismatch | None:
     """Run step by step and return the first node whose output differs, None if none does."""
-    write_inputs(machine, graph, plan, inputs)
+    streamed = write_inputs(machine, graph, plan, inputs)
     for step, segment in enumerate(plan.segments):
-        machine.step(step)
+        machine.step(step, streamed)
         position = segment.nodes[-1]
         node = graph.nodes[position]
         for o in node.outputs:
