@@ -95,3 +95,59 @@ const td_firmware_model td_model = {
 """
 
 SOURCES = {"firmware_model.c": FIRMWARE_MODEL.encode()}
+
+# A model that asks for its inputs: 100 bytes at a time, the last 1,000 in one piece, or in two.
+FEEDS = 64  # u32 in the arena: how often step 0 ran
+STREAMED_MODEL = r"""
+#include "td_firmware.h"
+
+#include <string.h>
+
+static const td_span inputs[2] = {{TD_STREAMED, 5000}, {TD_STREAMED, 40}};
+static const td_span outputs[1] = {{0, 64}};
+
+static void mix(uint8_t *sums, uint32_t at, const int8_t *bytes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t *sum = sums + (at + i) % 64;
+        *sum = (uint8_t)(*sum * 3 + (uint8_t)bytes[i]);
+    }
+}
+
+static void step(void *arena, uint32_t index)
+{
+    static int8_t row[4500];
+    uint8_t *bytes = arena;
+    uint32_t count;
+    if (index == 0) {
+        memset(bytes, 0, 64);
+        for (uint32_t at = 0; at < 500; at += 100) {
+            td_feed(NULL, 0, at, 100, row);
+            mix(bytes, at, row, 100);
+        }
+        td_feed(NULL, 0, 500, 4500, row);
+        mix(bytes, 500, row, 4500);
+        memcpy(&count, bytes + 64, 4);
+        count++;
+        memcpy(bytes + 64, &count, 4);
+    } else {
+        td_feed(NULL, 1, 0, 10, row);
+        td_feed(NULL, 1, 10, 30, row + 10);
+        mix(bytes, 0, row, 40);
+    }
+}
+
+const td_firmware_model td_model = {
+    {2, 2, 3}, 256, 2, 2, 1, inputs, outputs, step,
+};
+"""
+STREAMED_SOURCES = {"firmware_model.c": STREAMED_MODEL.encode()}
+
+
+def streamed_output(first: bytes, second: bytes) -> bytes:
+    """Return what the model above makes of its inputs."""
+    sums = bytearray(64)
+    for data in (first, second):
+        for at, byte in enumerate(data):
+            sums[at % 64] = (sums[at % 64] * 3 + byte) & 255
+    return bytes(sums)
