@@ -1,0 +1,68 @@
+"""Networks that ask for their input while they run, deployed: the same bits and figures always."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from networks import residual_network
+
+from tinydeploy.cli.main import cli
+
+pytestmark = pytest.mark.qemu
+
+DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits_int8.tflite"
+
+
+@pytest.fixture
+def tinydeploy(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Run a command in this process, which saves seconds, and return its document."""
+
+    def run(*arguments: object, code: int = 0) -> Any:
+        assert cli.main([*map(str, arguments), "--json"], standalone_mode=False) == code
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.tflite"
+    path.write_bytes(residual_network())
+    return path
+
+
+@pytest.mark.parametrize("target", ["mps2-an386", "riscv-virt"])
+def test_example(target: str, tmp_path: Path, tinydeploy) -> None:  # type: ignore[no-untyped-def]
+    """By the UART, rows take a hundred times longer: that must not be counted."""
+    out = tmp_path / "out"
+    d = tinydeploy("deploy", DIGITS, "-t", target, "--input", "streamed", "--samples", 4,
+                   "--out", out)  # fmt: skip
+    assert d["verify"]["bit_exact"] and d["verify"]["samples"] == 4
+    assert d["plan"]["input"] == "streamed"
+    again = tinydeploy("profile", out, "--runs", 2, "--link", "uart")
+    assert again["plan"]["input"] == "streamed" and again["verify"]["bit_exact"]
+    assert again["profile_run"] == d["profile_run"]
+
+
+@pytest.mark.parametrize("target", ["microbit", "host"])
+def test_a_broken_kernel_is_caught_and_named(
+    target: str, small: Path, tmp_path: Path, tinydeploy
+) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    d = tinydeploy("deploy", small, "-t", target, "--input", "streamed", "--schedule", "streamed",
+                   "--out", out)  # fmt: skip
+    assert d["verify"]["bit_exact"] and d["memory"]["stack_bytes"] > 0
+    kernels = out / "model" / "small_kernels.h"
+    text = kernels.read_text()
+    broken = text.replace("int32_t value = INT8_MIN;", "int32_t value = INT8_MIN + 1;")
+    assert broken != text
+    kernels.write_text(broken)
+    tinydeploy("build", out)
+    first = tinydeploy("verify", out, "--samples", 2, code=7)["verify"]["first_mismatch"]
+    assert (first["op"], first["got"] - first["expected"]) == ("SOFTMAX", 1)
+
+
+def test_bench(small: Path, tinydeploy) -> None:  # type: ignore[no-untyped-def]
+    (row,) = tinydeploy("bench", small, "-t", "mps2-an386", "--input", "streamed")
+    assert row["exact"] and row["est. cycles"] > row["instructions"] > 0
