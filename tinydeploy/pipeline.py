@@ -28,7 +28,8 @@ from tinydeploy.plan.join import join_in_memory, joined_at
 from tinydeploy.plan.layout import MemoryPlan, Segment
 from tinydeploy.plan.planner import peak_step
 from tinydeploy.plan.search import AUTO, Choice, Wanted
-from tinydeploy.plan.select import Core, select
+from tinydeploy.plan.select import Core, Selection, select
+from tinydeploy.plan.strips import Strips, joined, split
 from tinydeploy.run.cycles import can_estimate, estimate
 from tinydeploy.run.device import Device, Where, open_device
 from tinydeploy.run.qemu import Link
@@ -75,6 +76,7 @@ class Prepared:
     imported: Graph
     wanted: Wanted = AUTO
     front: tuple[Choice, ...] = ()
+    strips: Strips | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,14 @@ class ManifestWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     schedule: Literal["auto", "layer", "streamed"]
     ram: int | None = None
     streamed_input: bool = False
+    mac_factor: float = 1.0
+
+
+class ManifestStrips(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Say which of the first nodes are computed in how many strips."""
+
+    end: int
+    parts: int
 
 
 class ManifestSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,6 +139,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     allocator: str
     optimize: str
     wanted: ManifestWanted
+    strips: ManifestStrips | None = None
+    tight: bool = False
     optimisation: str
     digest: str
     kernels: tuple[str, ...]
@@ -167,11 +179,18 @@ def prepare(
         macs, imported = total_macs(graph), graph
     with clock.stage("passes"):
         graph = run_passes(graph, semantics)
-    with clock.stage("plan"):
+
+    def chosen(graph: Graph) -> Selection:
         selection = select(graph, semantics, core or Core(), preferred(graph, semantics))
-        selection = join_in_memory(graph, semantics, selection, streamed=wanted.schedule != "layer")
-        plan, front = search.plan(graph, semantics, selection, wanted, allocator)
-    return Prepared(path, graph, plan, semantics, macs, imported, wanted, front)
+        return join_in_memory(graph, semantics, selection, streamed=wanted.schedule != "layer")
+
+    with clock.stage("plan"):
+        choice, front = search.plan(
+            graph, semantics, chosen(graph), wanted, allocator, reselect=chosen
+        )
+    return Prepared(
+        path, choice.graph, choice.plan, semantics, macs, imported, wanted, front, choice.strips
+    )
 
 
 def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> GeneratedModel:
@@ -186,6 +205,8 @@ def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> Genera
         command += f" --ram {prepared.wanted.ram}"
     if prepared.wanted.streamed_input:
         command += " --input streamed"
+    if prepared.wanted.mac_factor > 1:
+        command += f" --mac-factor {prepared.wanted.mac_factor:g}"
     if prepared.plan.selection.core.optimize != "balanced":
         command += f" --optimize {prepared.plan.selection.core.optimize}"
     with clock.stage("generate"):
@@ -240,7 +261,12 @@ def build(
                 schedule=prepared.wanted.schedule,
                 ram=prepared.wanted.ram,
                 streamed_input=prepared.wanted.streamed_input,
+                mac_factor=prepared.wanted.mac_factor,
             ),
+            tight=prepared.plan.selection.core.tight,
+            strips=ManifestStrips(end=prepared.strips.end, parts=prepared.strips.parts)
+            if prepared.strips
+            else None,
             optimisation=optimisation,
             digest=generated.digest.hex(),
             kernels=tuple(k.function if k else "" for k in prepared.plan.selection.kernels),
@@ -296,10 +322,15 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
         )
     graph = prepared.graph.replace(name=Path(manifest.model).stem)
     wishes = dict(enumerate(manifest.kernels))
-    selection = select(graph, prepared.profile, core, wishes)
-    joined = [p for p in range(len(graph.nodes)) if not wishes.get(p)]
-    selection = joined_at(graph, selection, joined)
+    strips = Strips(manifest.strips.end, manifest.strips.parts) if manifest.strips else None
     try:
+        if strips:
+            graph = split(graph, strips)
+        tight = replace(core, tight=manifest.tight)
+        selection = select(graph, prepared.profile, tight, wishes)
+        selection = joined_at(graph, selection, [p for p, k in wishes.items() if not k])
+        if strips:
+            selection = joined(graph, selection, strips)
         segments = [Segment(s.kind, s.nodes, (), s.feeds) for s in manifest.segments]
         plan = search.plan_again(
             graph, prepared.profile, selection, segments, manifest.offsets, manifest.lower_bound,

@@ -103,7 +103,8 @@ def test_random_networks_give_the_same_without_copies(first: int, streamed: bool
         selection = join_in_memory(graph, LITERT, plain, streamed)
         freed += sum(a is not b for a, b in zip(selection.kernels, plain.kernels, strict=True))
         if streamed:
-            plan, _ = search.plan(graph, LITERT, selection, Wanted("streamed"), "greedy")
+            choice, _ = search.plan(graph, LITERT, selection, Wanted("streamed"), "greedy")
+            plan = choice.plan
         else:
             plan = plan_layers(graph, "greedy", selection, LITERT)
             assert plan.lower_bound_bytes <= plan_layers(graph, "greedy").lower_bound_bytes

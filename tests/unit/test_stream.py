@@ -41,7 +41,7 @@ def same_scale(net: Net, tensor: int, like: int) -> int:
 
 def plan_streamed(graph: Graph, selection: Selection, streamed_input: bool = False) -> MemoryPlan:
     wanted = search.Wanted("streamed", streamed_input=streamed_input)
-    return search.plan(graph, LITERT, selection, wanted)[0]
+    return search.plan(graph, LITERT, selection, wanted)[0].plan
 
 
 def random_network(seed: int) -> Graph:

@@ -24,7 +24,7 @@ from tinydeploy.cli import options
 @options.common
 def command(
     models: tuple[Path, ...], targets: tuple[str, ...], modes: tuple[str, ...], out: Path | None,
-    allocator: str, schedule: Any, ram: int | None, input_from: str,
+    allocator: str, schedule: Any, ram: int | None, input_from: str, mac_factor: float,
     profile: str, as_json: bool, verbose: bool, quiet: bool, debug: bool,
     color: bool | None,
 ) -> int:  # fmt: skip
@@ -35,7 +35,7 @@ def command(
     from tinydeploy.targets import load_target
 
     boards = [load_target(name) for name in targets or ("mps2-an386", "riscv-virt")]
-    wanted = options.wanted(schedule, ram, input_from)
+    wanted = options.wanted(schedule, ram, input_from, mac_factor)
     with options.progress(quiet) as progress:
         rows = run_all(models, boards, modes or ("balanced",), profile, wanted, progress)
     if out:

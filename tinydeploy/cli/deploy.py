@@ -33,7 +33,7 @@ def command(
     inputs: Path | None, expect: Path | None,
     seed: int, samples: int | None, where: Any, port: str | None, timeout: float, link: Any,
     profile: str,
-    allocator: str, schedule: Any, ram: int | None, input_from: str,
+    allocator: str, schedule: Any, ram: int | None, input_from: str, mac_factor: float,
     optimize: str, optimisation: str | None,
     dump_after: str | None, as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
@@ -61,7 +61,7 @@ def command(
                 clock,
                 core,
                 lambda graph, semantics: tuning.preferred(graph, semantics, board, optimize),
-                options.wanted(schedule, ram, input_from),
+                options.wanted(schedule, ram, input_from, mac_factor),
             )
             options.dump(prepared, dump_after)
             chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)

@@ -30,8 +30,8 @@ def explained(
         return join_in_memory(graph, profile, selection, streamed=wanted.schedule != "layer")
 
     def again(graph: Graph) -> MemoryPlan:
-        plan, _ = search.plan(graph, profile, chosen(graph), wanted, allocator)
-        return plan
+        choice, _ = search.plan(graph, profile, chosen(graph), wanted, allocator)
+        return choice.plan
 
     def keep(graph: Graph) -> MemoryPlan:
         segments, streamed = prepared.plan.segments, wanted.streamed_input

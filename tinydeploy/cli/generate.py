@@ -23,7 +23,7 @@ from tinydeploy.cli import options
 @options.common
 def command(
     model: Path, target: str, out: Path, profile: str, allocator: str, schedule: Any,
-    ram: int | None, input_from: str, optimize: str,
+    ram: int | None, input_from: str, mac_factor: float, optimize: str,
     dump_after: str | None, as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
@@ -39,7 +39,7 @@ def command(
         core = pipeline.core_of(board, optimize)
         prepared = pipeline.prepare(
             model, profile, allocator, clock, core,
-            wanted=options.wanted(schedule, ram, input_from),
+            wanted=options.wanted(schedule, ram, input_from, mac_factor),
         )  # fmt: skip
         generated = pipeline.generate_sources(prepared, board, clock)
     options.dump(prepared, dump_after)

@@ -92,6 +92,8 @@ def planning(function: F) -> F:
         click.option("--input", "input_from", type=click.Choice(["ram", "streamed"]),
                      default="ram", show_default=True,
                      help="Inputs lie in the arena, or a function of yours delivers their rows."),
+        click.option("--mac-factor", type=click.FloatRange(1, 4), default=1.0, show_default=True,
+                     help="Compute up to this many times the MACs, in strips, to save RAM."),
         click.option("--ram", type=Size(), default=None, metavar="BYTES",
                      help="Take the fastest plan whose arena fits: 32768, 32K."),
         click.option("--schedule", type=click.Choice(["auto", "layer", "streamed"]),
@@ -105,11 +107,11 @@ def planning(function: F) -> F:
     return function
 
 
-def wanted(schedule: Any, ram: int | None, input_from: str) -> Any:
+def wanted(schedule: Any, ram: int | None, input_from: str, mac_factor: float) -> Any:
     """Return what the planning options say."""
     from tinydeploy.plan.search import Wanted
 
-    return Wanted(schedule, ram, input_from == "streamed")
+    return Wanted(schedule, ram, input_from == "streamed", mac_factor)
 
 
 def sampling(function: F) -> F:

@@ -32,7 +32,7 @@ from tinydeploy.cli import options
 def command(
     model: Path, target: str | None, svg: Path | None, report: Path | None,
     explain: bool, tflm: Path | None, profile: str,
-    allocator: str, schedule: Any, ram: int | None, input_from: str,
+    allocator: str, schedule: Any, ram: int | None, input_from: str, mac_factor: float,
     optimize: str,
     dump_after: str | None, as_json: bool, verbose: bool, quiet: bool, debug: bool,
     color: bool | None,
@@ -51,7 +51,7 @@ def command(
     board = load_target(target) if target else None
     with options.progress(quiet) as progress:
         clock = pipeline.Clock(progress)
-        wanted = options.wanted(schedule, ram, input_from)
+        wanted = options.wanted(schedule, ram, input_from, mac_factor)
         core = pipeline.core_of(board, optimize) if board else None
         prepared = pipeline.prepare(model, profile, allocator, clock, core, wanted=wanted)
         why = explained(prepared, allocator, clock) if explain else None

@@ -73,11 +73,15 @@ class RowSource:
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """Say that tensor `inner` is the bytes of tensor `outer` from `start` on."""
+    """Say that tensor `inner` is the bytes of tensor `outer` from `start` on.
+
+    With a `pitch` it is some columns of an image: its rows are that many bytes apart.
+    """
 
     inner: int
     outer: int
     start: int
+    pitch: int = 0
 
 
 class Params(Protocol):
@@ -89,7 +93,8 @@ class Site:
     """Describe where a kernel would be used: the node, the core, the goal, the layouts so far.
 
     `isa` and `features` are the target's ("" and nothing for portable C); `optimize` is "speed",
-    "balanced" or "size"; `layouts` gives the layout of tensors that are not plain.
+    "balanced" or "size"; `layouts` gives the layout of tensors that are not plain. Where `tight`,
+    kernels that need little RAM go before those that need few instructions.
     """
 
     call: Call
@@ -98,6 +103,7 @@ class Site:
     features: frozenset[str] = frozenset()
     optimize: str = "balanced"
     layouts: Mapping[int, Layout] = field(default_factory=dict)
+    tight: bool = False
 
     def input_layout(self, position: int = 0) -> Layout:
         index = self.call.node.inputs[position]

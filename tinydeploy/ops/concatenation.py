@@ -93,14 +93,21 @@ def region(call: Call) -> tuple[RowSource, ...]:
 
 
 def inside(call: Call) -> tuple[Inside, ...]:
-    """Parts follow each other in memory when every axis outside the joined one has size 1."""
+    """Parts follow each other in memory when every axis outside the joined one has size 1.
+
+    Images joined side by side are columns of one.
+    """
+    pitch = 0
     if math.prod(call.output.shape[: call.attributes.axis]) != 1:
-        return ()
+        if len(call.output.shape) != 4 or call.attributes.axis != 2:
+            return ()
+        pitch = call.output.row_bytes
     places, start = [], 0
     for index in call.node.inputs:
         assert index is not None
-        places.append(Inside(index, call.node.outputs[0], start))
-        start += call.graph.tensors[index].bytes
+        places.append(Inside(index, call.node.outputs[0], start, pitch))
+        part = call.graph.tensors[index]
+        start += part.row_bytes if pitch else part.bytes
     return tuple(places)
 
 

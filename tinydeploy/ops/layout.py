@@ -24,7 +24,8 @@ class Layout:
     The columns between two planes pad both of them; where the last plane needs more after it, a
     planar row ends with `tail` more bytes of padding.
     A tensor that is streamed is worked on row by row, and only `ring` of its rows are held at a
-    time: row y lies at place y modulo ring.
+    time: row y lies at place y modulo ring. A tensor that is some columns of a larger one has its
+    rows `pitch` bytes apart.
     """
 
     planar: bool = False
@@ -32,6 +33,7 @@ class Layout:
     right: int = 0
     tail: int = 0
     ring: int = 0
+    pitch: int = 0
 
     @property
     def plain(self) -> bool:
@@ -46,6 +48,8 @@ class Layout:
         """Bytes from one row to the next."""
         if self.plain:
             return tensor.row_bytes
+        if self.pitch:
+            return self.pitch
         return self.plane_bytes(tensor) * tensor.shape[-1] + self.tail
 
     def first(self, tensor: Tensor) -> int:
@@ -54,6 +58,8 @@ class Layout:
 
     def bytes(self, tensor: Tensor) -> int:
         """Bytes of the whole tensor."""
+        if self.pitch:
+            return self.pitch * (self.held(tensor) - 1) + tensor.row_bytes
         return tensor.bytes if self.plain else self.row_bytes(tensor) * self.held(tensor)
 
     def held(self, tensor: Tensor) -> int:
@@ -69,6 +75,9 @@ class Layout:
         flat = np.frombuffer(data, tensor.dtype.numpy)
         if self.plain:
             return flat.reshape(tensor.shape)
+        if self.pitch:
+            padded = np.pad(flat, (0, self.pitch - tensor.row_bytes)).reshape(-1, self.pitch)
+            return np.ascontiguousarray(padded[:, : tensor.row_bytes]).reshape(tensor.shape)
         rows, columns, channels = tensor.rows, self.plane_bytes(tensor), tensor.shape[-1]
         if self.planar:
             planes = flat.reshape(rows, -1)[:, : channels * columns]
@@ -84,6 +93,8 @@ class Layout:
         words = []
         if self.ring:
             words.append(f"{self.ring} rows held")
+        if self.pitch:
+            words.append(f"rows {self.pitch} bytes apart")
         if self.planar or self.left or self.right:
             order = "planar" if self.planar else "padded"
             tail = f", {self.tail} more at the end" if self.tail else ""

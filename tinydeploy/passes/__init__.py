@@ -49,12 +49,15 @@ def run_passes(graph: Graph, profile: IntegerProfile, *, optimise: bool = True) 
     check_interface(graph)
     for rewrite in PASSES if optimise else ():
         before, graph = graph, rewrite(graph, profile)
-        _prove(before, graph, profile, rewrite.__name__)
+        prove(before, graph, profile, rewrite.__name__)
     return graph
 
 
-def _prove(before: Graph, after: Graph, profile: IntegerProfile, name: str) -> None:
-    """Check the invariants of a rewritten graph, and its outputs against those before."""
+def prove(before: Graph, after: Graph, profile: IntegerProfile, name: str) -> None:
+    """Check the invariants of a rewritten graph, and its outputs against those before.
+
+    Raises MismatchError naming the rewrite; the outputs are those of one random input.
+    """
     verify_graph(after)
     for node in after.nodes:
         call = Call(after, node)

@@ -1,8 +1,10 @@
 """Turn a node and its kernel into an estimate of instructions, from figures measured in QEMU.
 
-estimate = per_call * calls + per_output * output elements + per_mac * multiply-accumulates; the
-three figures of each kernel were fitted to counts of whole networks (`tools/fit-costs`). They
-serve to compare plans: what is reported about a firmware is counted, not estimated.
+estimate = per_call * calls + per_output * output elements + per_mac * multiply-accumulates
++ per_weight * weights gone through, where each call goes through the weights of one pixel, once or
+once per few pixels; the figures of each kernel were fitted to counts of whole networks
+(`tools/fit-costs`). They serve to compare plans: what is reported about a firmware is counted, not
+estimated.
 """
 
 from __future__ import annotations
@@ -14,54 +16,85 @@ from importlib import resources
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops import Call, Kernel, op_named
+from tinydeploy.ops import Call, op_named
 from tinydeploy.plan.select import Selection
 
 # Instructions per step of a streamed segment, and per column of its schedule and step.
 STEP, COLUMN = 8.0, 4.0
+STREAMED = "/streamed"  # follows the name of a function whose figures in such segments differ
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Hold instructions per call (row pointers included), output element and MAC."""
+    """Hold instructions per call (row pointers included), output element, MAC and weight."""
 
     per_call: float = 120.0
     per_output: float = 20.0
     per_mac: float = 4.0
+    per_weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Count what one inference of a node takes; `weights` are those of a pixel, times calls."""
+
+    calls: int
+    outputs: int
+    macs: int
+    weights: float
 
 
 @cache
-def costs() -> dict[str, Cost]:
-    """Return the fitted figures by function name."""
+def costs() -> dict[str, dict[str, Cost]]:
+    """Return the fitted figures by goal and function name."""
     text = resources.files("tinydeploy.plan").joinpath("costs.json").read_text("utf-8")
-    return {name: Cost(*figures) for name, figures in json.loads(text).items()}
+    return {
+        goal: {name: Cost(*figures) for name, figures in functions.items()}
+        for goal, functions in json.loads(text).items()
+    }
 
 
-def work(graph: Graph, position: int, kernel: Kernel, whole: bool) -> tuple[int, int, int]:
-    """Return (calls, output elements, MACs) of one inference of a node."""
-    call = Call(graph, graph.nodes[position])
+def cost_of(function: str, streamed: bool, optimize: str) -> Cost:
+    """Return the figures of a kernel function, rough ones if it has none yet.
+
+    Where a goal has none, those of "balanced" serve.
+    """
+    names = (function + STREAMED, function) if streamed else (function,)
+    goals = (costs().get(optimize, {}), costs()["balanced"])
+    return next((g[n] for g in goals for n in names if n in g), Cost())
+
+
+def work(graph: Graph, profile: IntegerProfile, selection: Selection, position: int) -> Work:
+    """Return what one inference of a node takes."""
+    call, kernel = Call(graph, graph.nodes[position]), selection.kernels[position]
+    assert kernel is not None
     op = op_named(call.node.op)
-    if whole or (op.region(call) is None and kernel.accumulators is None):
-        calls = 1
-    else:
-        rows = call.input().rows if kernel.accumulators else op.rows(call)
-        calls = -(-rows // kernel.band)
-    elements = call.input().elements if kernel.accumulators else call.output.elements
-    return calls, elements, op.macs(call)
+    calls, elements = 1, call.output.elements
+    if kernel.accumulators is not None:
+        calls, elements = -(-call.input().rows // kernel.band), call.input().elements
+    elif op.region(call) is not None and not kernel.whole(selection.site(graph, position, profile)):
+        calls = -(-op.rows(call) // kernel.band)
+    macs = op.macs(call)
+    channels = call.output.shape[-1] if call.output.shape else 1
+    return Work(calls, elements, macs, calls * macs * channels / call.output.elements)
 
 
-def instructions(graph: Graph, position: int, kernel: Kernel, whole: bool) -> float:
-    """Estimate the instructions of a node, called once (`whole`) or band by band."""
-    cost = costs().get(kernel.function, Cost())
-    calls, outputs, macs = work(graph, position, kernel, whole)
-    return cost.per_call * calls + cost.per_output * outputs + cost.per_mac * macs
+def instructions(
+    graph: Graph, profile: IntegerProfile, selection: Selection, position: int
+) -> float:
+    """Estimate the instructions of a node that has work to do."""
+    kernel = selection.kernels[position]
+    assert kernel is not None
+    w = work(graph, profile, selection, position)
+    c = cost_of(kernel.function, position in selection.streamed, selection.core.optimize)
+    total = c.per_call * w.calls + c.per_output * w.outputs
+    return total + c.per_mac * w.macs + c.per_weight * w.weights
 
 
 def layer_instructions(graph: Graph, profile: IntegerProfile, selection: Selection) -> float:
     """Estimate the instructions of a network whose nodes all run whole."""
-    total = 0.0
-    for position, kernel in enumerate(selection.kernels):
-        if kernel is not None:
-            whole = kernel.whole(selection.site(graph, position, profile))
-            total += instructions(graph, position, kernel, whole)
-    return total
+    return sum(
+        instructions(graph, profile, selection, position)
+        for position, kernel in enumerate(selection.kernels)
+        if kernel is not None
+    )

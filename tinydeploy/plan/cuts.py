@@ -46,23 +46,19 @@ class Way:
         return found[::-1]
 
 
-def front(
-    graph: Graph, profile: IntegerProfile, selection: Selection, feeds: frozenset[int] = frozenset()
-) -> list[Way]:
-    """Return the ways that no other beats in both figures, least RAM first.
-
-    Inputs of the network among `feeds` arrive row by row where their first readers are streamed.
-    """
-    problem = _Problem(graph, profile, selection, feeds)
-    order = problem.order
+def front(problem: Problem) -> list[Way]:
+    """Return the ways that no other beats in both figures, least RAM first."""
     reached: list[list[Way]] = [[Way(0, 0.0)]]
-    for end in range(1, len(order) + 1):
-        ways = [
-            Way(max(way.peak, size), way.instructions + count, way, cut)
-            for start, cut, size, count in problem.ending_at(end)
-            for way in reached[start]
-        ]
-        reached.append(_best(ways))
+    for options in problem.options[1:]:
+        reached.append(
+            _best(
+                [
+                    Way(max(way.peak, o.bytes), way.instructions + o.instructions, way, o.cut)
+                    for o in options
+                    for way in reached[o.start]
+                ]
+            )
+        )
     return reached[-1]
 
 
@@ -78,15 +74,34 @@ def _best(ways: list[Way]) -> list[Way]:
     return kept
 
 
-class _Problem:
-    """Hold what the dynamic program asks about segments."""
+@dataclass(frozen=True, slots=True)
+class Option:
+    """Hold one way to execute order[start:end] as a segment: bytes and estimated instructions."""
+
+    start: int
+    cut: Cut
+    bytes: int
+    instructions: float
+
+
+class Problem:
+    """Hold what the dynamic program asks about segments: all `options`, by the cut they end at.
+
+    Inputs of the network among `feeds` arrive row by row where their readers are streamed; with
+    `rereads` again in each segment that reads them.
+    """
 
     def __init__(
-        self, graph: Graph, profile: IntegerProfile, selection: Selection, feeds: frozenset[int]
+        self,
+        graph: Graph,
+        profile: IntegerProfile,
+        selection: Selection,
+        feeds: frozenset[int],
+        rereads: bool = False,
     ) -> None:
-        self.graph, self.selection, self.feeds = graph, selection, feeds
+        self.graph, self.profile, self.selection, self.feeds = graph, profile, selection, feeds
         self.rows = by_rows(graph, profile, selection)
-        self.scheduler = Scheduler(graph, self.rows)
+        self.scheduler = Scheduler(graph, self.rows, rereads)
         self.order = executed(graph, selection)
         streamed = replace(self.rows, streamed=frozenset(self.order))
         # Bytes of scratch memory, and of rows of padding and sums; instructions: whole, by rows.
@@ -100,8 +115,7 @@ class _Problem:
                 own = aligned(chosen.pad_row_bytes(graph, p))
                 own += aligned(chosen.accumulators(graph, p, profile))
                 self.extra[p, by_row] = aligned(chosen.scratch(graph, p, profile)), own
-                whole = kernel.whole(chosen.site(graph, p, profile))
-                self.count[p, by_row] = cost.instructions(graph, p, kernel, whole)
+                self.count[p, by_row] = cost.instructions(graph, profile, chosen, p)
         self.birth, self.death = _lifetimes(graph, selection)
         for t in feeds:
             self.birth[t] = min(self.scheduler.readers.get(t, [-1]))
@@ -110,14 +124,15 @@ class _Problem:
             for t in range(len(graph.tensors))
         }
 
-    def ending_at(self, end: int) -> Iterator[tuple[int, Cut, int, float]]:
-        """Yield (start, segment, bytes, instructions) of each segment of order[start:end]."""
+        self.options = [list(self._ending_at(end)) for end in range(len(self.order) + 1)]
+
+    def _ending_at(self, end: int) -> Iterator[Option]:
         order = self.order
         for start in range(end - 1, max(-1, end - 1 - _LONGEST), -1):
             nodes = order[start:end]
             first = nodes[0]
-            if start == end - 1:
-                yield start, (nodes, None), self._whole(first), self.count[first, False]
+            if start == end - 1 and not self._shared_feed(first):
+                yield Option(start, (nodes, None), self._whole(first), self.count[first, False])
             if self.rows.kernels[first] is None or nodes[-1] - first != len(nodes) - 1:
                 break  # not by rows, or a view lies between
             if len(nodes) > 1 and reduces(self.rows, first):
@@ -127,16 +142,32 @@ class _Problem:
                 break
             s = self.scheduler.stream(nodes, feeds)
             if len(nodes) > 1 or s.pairs or feeds:
-                yield start, (nodes, s), self._streamed(nodes, s), self._instructions(nodes, s)
+                size, count = self._streamed(nodes, s), self._instructions(nodes, s)
+                yield Option(start, (nodes, s), size, count)
 
     def _fed(self, nodes: Sequence[int]) -> list[int]:
-        """Return the inputs that can arrive row by row: all their readers are here."""
+        """Return the inputs that arrive row by row while these nodes run."""
         inside, readers = set(nodes), self.scheduler.readers
         return [
             t
             for t in self.graph.inputs
-            if t in self.feeds and t in readers and inside.issuperset(readers[t])
+            if t in self.feeds
+            and t in readers
+            and (
+                inside.issuperset(readers[t])
+                or (self._is_shared(t) and inside.intersection(readers[t]))
+            )
         ]
+
+    def _is_shared(self, tensor: int) -> bool:
+        """Tell whether an input is delivered again to each segment that reads it."""
+        users = self.scheduler.readers.get(tensor, [])
+        rereads = self.scheduler.rereads and tensor in self.feeds and len(users) > 1
+        return rereads and all(self.rows.kernels[p] is not None for p in users)
+
+    def _shared_feed(self, position: int) -> bool:
+        """Tell whether a node reads such an input: it cannot be whole then."""
+        return any(i is not None and self._is_shared(i) for i in self.graph.nodes[position].inputs)
 
     def _instructions(self, nodes: Sequence[int], s: Stream) -> float:
         columns = len(s.nodes) + len(s.feeds)
@@ -147,18 +178,24 @@ class _Problem:
     def _alive(self, first: int, last: int) -> Iterator[int]:
         return (t for t in self.birth if self.birth[t] <= last and self.death[t] >= first)
 
+    def _held(self, tensor: int) -> int:
+        """Return the bytes of a tensor; of an input that arrives several times one row."""
+        if self._is_shared(tensor):
+            return aligned(self.graph.tensors[tensor].row_bytes)
+        return self.size[tensor]
+
     def _scratch(self, nodes: Sequence[int], by_row: bool) -> int:
         extra = [self.extra[p, by_row] for p in nodes]
         return max(most for most, _ in extra) + sum(own for _, own in extra)
 
     def _whole(self, position: int) -> int:
         """Return the bytes alive while one node runs whole."""
-        total = sum(self.size[t] for t in self._alive(position, position))
+        total = sum(self._held(t) for t in self._alive(position, position))
         return total - self._in_place(position) + self._scratch((position,), False)
 
     def _streamed(self, nodes: Sequence[int], s: Stream) -> int:
         """Return the bytes alive while a segment runs, its rings and scratch included."""
-        sizes = {t: self.size[t] for t in self._alive(nodes[0], nodes[-1])}
+        sizes = {t: self._held(t) for t in self._alive(nodes[0], nodes[-1])}
         layouts = streaming_selection(self.selection, self.rows, [s])
         for t in s.rings:
             sizes[t] = aligned(layouts.layout(t).bytes(self.graph.tensors[t]))

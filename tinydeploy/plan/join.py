@@ -79,7 +79,13 @@ def _joinable(
     for place in op_named(node.op).inside(Call(graph, node)):
         inner, outer = graph.tensors[place.inner], graph.tensors[place.outer]
         whole, start = before.get(place.inner, (place.inner, 0))
-        if inner.constant or outer.constant or place.start % ALIGNMENT or whole in taken:
+        if (
+            place.pitch
+            or inner.constant
+            or outer.constant
+            or place.start % ALIGNMENT
+            or whole in taken
+        ):
             return False
         if not (selection.layout(place.inner).plain and selection.layout(place.outer).plain):
             return False

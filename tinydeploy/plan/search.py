@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,16 +11,18 @@ import numpy as np
 from tinydeploy.errors import FitError
 from tinydeploy.ir import Graph, Node
 from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.passes import prove
 from tinydeploy.plan.arena import allocate_greedy
 from tinydeploy.plan.cost import layer_instructions
-from tinydeploy.plan.cuts import Cut, front
+from tinydeploy.plan.cuts import Cut, Problem, front
 from tinydeploy.plan.exact import allocate_exact, solver_installed
-from tinydeploy.plan.layout import MemoryPlan, Segment
+from tinydeploy.plan.layout import Buffer, MemoryPlan, Segment, aligned
 from tinydeploy.plan.liveness import Needs, buffers_of
 from tinydeploy.plan.planner import placed, plan_layers
 from tinydeploy.plan.rows import by_rows, streaming_selection
 from tinydeploy.plan.select import Selection
 from tinydeploy.plan.stream import Scheduler, Stream, stacked
+from tinydeploy.plan.strips import Strips, joined, promising, split, work_factor
 
 _SOLVER_SECONDS = 1.0
 _SOLVED = 3  # plans of a front whose buffers are placed exactly where greed misses the bound
@@ -41,11 +43,13 @@ class Wanted:
         takes the least RAM within 4 % of the fastest plan's instructions (the fastest plan itself
         where kernels are chosen for speed), or with `ram` (bytes) the fastest plan that fits.
     streamed_input: the inputs arrive piece by piece while the network runs.
+    mac_factor: how many times the MACs may be computed to save RAM, in strips (plan.strips).
     """
 
     schedule: Schedule = "auto"
     ram: int | None = None
     streamed_input: bool = False
+    mac_factor: float = 1.0
 
 
 AUTO = Wanted()
@@ -53,10 +57,16 @@ AUTO = Wanted()
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Hold a plan with what it is estimated to cost, in instructions of one inference."""
+    """Hold a plan with what it is estimated to cost, in instructions of one inference.
+
+    The plan is of `graph`: the network, or with `strips` the network split so.
+    """
 
     plan: MemoryPlan
     instructions: float
+    graph: Graph
+    strips: Strips | None = None
+    mac_factor: float = 1.0
 
 
 def plan(
@@ -65,23 +75,74 @@ def plan(
     selection: Selection,
     wanted: Wanted = AUTO,
     allocator: str = "auto",
-) -> tuple[MemoryPlan, tuple[Choice, ...]]:
+    reselect: Callable[[Graph], Selection] | None = None,
+) -> tuple[Choice, tuple[Choice, ...]]:
     """Return the plan to use and the front it is from, least RAM first.
 
+    `reselect` chooses kernels for a network that was split into strips; without it none is.
     Raises FitError when no plan fits the RAM that is wanted.
     """
-    streamed = wanted.streamed_input
-    if wanted.schedule == "layer" and not streamed:
+    if wanted.schedule == "layer" and not wanted.streamed_input:
         whole = plan_layers(graph, allocator, selection, profile)
         _check_fits(whole, wanted)
-        return whole, (Choice(whole, layer_instructions(graph, profile, selection)),)
-    ways = front(graph, profile, selection, frozenset(graph.inputs) if streamed else frozenset())
+        only = Choice(whole, layer_instructions(graph, profile, selection), graph)
+        return only, (only,)
+    feeds = frozenset(graph.inputs) if wanted.streamed_input else frozenset()
+    problem = Problem(graph, profile, selection, feeds)
+    choices = _choices(problem, allocator)
+    tight = replace(selection, core=replace(selection.core, tight=True))
+    if _differ(problem, by_rows(graph, profile, tight)):
+        choices += _choices(Problem(graph, profile, tight, feeds), allocator)
+    if wanted.mac_factor > 1 and reselect is not None:
+        for strips in promising(problem, wanted.mac_factor):
+            choices += _in_strips(graph, profile, strips, feeds, allocator, reselect)
+    choices = _front(choices)
+    chosen = choices[_choose(choices, wanted, SLACK[selection.core.optimize])]
+    _check_fits(chosen.plan, wanted)
+    return chosen, tuple(choices)
+
+
+def _differ(problem: Problem, rows: Selection) -> bool:
+    """Tell whether other kernels, or less scratch memory, would be used for some node."""
+    graph, profile = problem.graph, problem.profile
+    return any(
+        a is not b or problem.rows.scratch(graph, p, profile) != rows.scratch(graph, p, profile)
+        for p, (a, b) in enumerate(zip(problem.rows.kernels, rows.kernels, strict=True))
+    )
+
+
+def _in_strips(
+    graph: Graph,
+    profile: IntegerProfile,
+    strips: Strips,
+    feeds: frozenset[int],
+    allocator: str,
+    reselect: Callable[[Graph], Selection],
+) -> list[Choice]:
+    """Return plans of the network split into strips, whose outputs are the same."""
+    pieces = split(graph, strips)
+    prove(graph, pieces, profile, "split")
+    selection = joined(pieces, reselect(pieces), strips)
+    factor = work_factor(graph, strips)
+    return [
+        replace(c, strips=strips, mac_factor=factor)
+        for c in _choices(Problem(pieces, profile, selection, feeds, rereads=True), allocator)
+    ]
+
+
+def _choices(problem: Problem, allocator: str) -> list[Choice]:
+    """Return the front of a network, each plan's buffers placed."""
+    graph, profile, selection = problem.graph, problem.profile, problem.selection
+    ways = front(problem)
     last = len(ways) - 1
     if last >= _MATERIALISED:
         ways = [ways[k * last // (_MATERIALISED - 1)] for k in range(_MATERIALISED)]
+    streamed = bool(problem.feeds)
     choices = [
         Choice(
-            _materialise(graph, profile, selection, w.cuts(), "greedy", streamed), w.instructions
+            _materialise(graph, profile, selection, w.cuts(), "greedy", streamed),
+            w.instructions,
+            graph,
         )
         for w in ways
     ]
@@ -90,11 +151,8 @@ def plan(
         for k in missed[: _SOLVED if solver_installed() or allocator == "exact" else 0]:
             segments = choices[k].plan.segments
             again = plan_segments(graph, profile, selection, segments, allocator, streamed)
-            choices[k] = Choice(again, choices[k].instructions)
-    choices = _front(choices)
-    index = _choose(choices, wanted, SLACK[selection.core.optimize])
-    _check_fits(choices[index].plan, wanted)
-    return choices[index].plan, tuple(choices)
+            choices[k] = replace(choices[k], plan=again)
+    return choices
 
 
 def _front(choices: Sequence[Choice]) -> list[Choice]:
@@ -187,7 +245,8 @@ def _cuts_of(graph: Graph, rows: Selection, segments: Sequence[Segment]) -> list
     for s in segments:
         if s.kind == "streamed" and any(rows.kernels[p] is None for p in s.nodes):
             raise ValueError(f"nodes {list(s.nodes)} do not work by rows")
-    scheduler = Scheduler(graph, rows)
+    fed = [i for s in segments for i in s.feeds]
+    scheduler = Scheduler(graph, rows, rereads=len(fed) > len({*fed}))
     return [
         (s.nodes, scheduler.stream(s.nodes, s.feeds) if s.kind == "streamed" else None)
         for s in segments
@@ -250,12 +309,21 @@ def _pairs(graph: Graph, needs: Needs, streams: Sequence[Stream]) -> dict[tuple[
             dies = high in s.rings or needs.buffers[above].last == s.nodes[-1]
             born = low in s.rings or needs.buffers[below].first == s.nodes[0]
             alone = all(
-                not needs.buffers[k].starts and len(touched & {*needs.buffers[k].tensors}) == 1
-                for k in (below, above)
+                _fills(graph, needs.buffers[k], t)
+                and len(touched & {*needs.buffers[k].tensors}) == 1
+                for k, t in ((below, low), (above, high))
             )
             if below != above and dies and born and alone:
                 pairs[below, above] = distance
     return pairs
+
+
+def _fills(graph: Graph, buffer: Buffer, tensor: int) -> bool:
+    """Tell whether a tensor begins where its buffer does, and no other part is larger."""
+    if not buffer.starts:
+        return True
+    start = buffer.starts[buffer.tensors.index(tensor)]
+    return start == 0 and aligned(graph.tensors[tensor].bytes) == buffer.bytes
 
 
 def _tensors(node: Node) -> tuple[int | None, ...]:

@@ -12,11 +12,15 @@ from tinydeploy.ops import PLAIN, Call, Kernel, Layout, Op, Site, op_named
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """Name what kernels are chosen for; the empty ISA is portable C."""
+    """Name what kernels are chosen for; the empty ISA is portable C.
+
+    `tight` asks streamed nodes for least RAM rather than least instructions.
+    """
 
     isa: str = ""
     features: frozenset[str] = frozenset()
     optimize: str = "balanced"
+    tight: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,9 @@ class Selection:
             for i in (*node.inputs, *node.outputs):
                 if i is not None and not self.layout(i).ring:
                     layouts[i] = replace(self.layout(i), ring=graph.tensors[i].rows)
-        return Site(Call(graph, node), profile, c.isa, c.features, c.optimize, layouts)
+        return Site(
+            Call(graph, node), profile, c.isa, c.features, c.optimize, layouts, c.tight
+        )  # fmt: skip
 
     def accumulators(self, graph: Graph, position: int, profile: IntegerProfile) -> int:
         """Return the bytes that a node's kernel keeps from one row of its input to the next."""

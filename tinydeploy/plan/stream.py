@@ -59,11 +59,12 @@ def reduces(selection: Selection, position: int) -> bool:
 class Scheduler:
     """Make streamed segments of a network; what every segment needs is found out once.
 
-    `selection` holds the kernels that nodes have when they are streamed (plan.rows).
+    `selection` holds the kernels that nodes have when they are streamed (plan.rows). With `rereads`
+    an input that arrives row by row may do so in several segments.
     """
 
-    def __init__(self, graph: Graph, selection: Selection) -> None:
-        self.graph, self.selection = graph, selection
+    def __init__(self, graph: Graph, selection: Selection, rereads: bool = False) -> None:
+        self.graph, self.selection, self.rereads = graph, selection, rereads
         self.readers: dict[int, list[int]] = {}
         self.columns: dict[int, _Column] = {}
         for p, node in enumerate(graph.nodes):
@@ -76,7 +77,7 @@ class Scheduler:
     def stream(self, nodes: Sequence[int], feeds: Sequence[int] = ()) -> Stream:
         """Return the schedule of consecutive nodes, all streamable, as one segment.
 
-        `feeds` are inputs of the network, read by this segment alone, that arrive row by row.
+        `feeds` are inputs of the network that arrive row by row.
         """
         graph = self.graph
         columns = [_Column(t, graph.tensors[t].rows, 1) for t in feeds]
@@ -86,13 +87,20 @@ class Scheduler:
         inner = {
             c.tensor
             for c in columns
-            if c.tensor not in graph.outputs
-            and c.tensor in self.readers
-            and inside.issuperset(self.readers[c.tensor])
+            if c.tensor in feeds
+            or (
+                c.tensor not in graph.outputs
+                and c.tensor in self.readers
+                and inside.issuperset(self.readers[c.tensor])
+            )
         }
         rings = {t: _ring_rows(columns, done, t) for t in inner}
         pairs = self._under_input(nodes, columns, done, rings)
         pairs |= self._over_output(columns, done, rings)
+        # Rings that another segment uses again, and columns of a larger tensor, stay by themselves.
+        alone = {c.tensor for c in columns if self.selection.layout(c.tensor).pitch}
+        alone |= set(feeds) if self.rereads else set()
+        pairs = {(y, x): d for (y, x), d in pairs.items() if not {y, x} & alone}
         return Stream(tuple(nodes), tuple(feeds), calls, rings, pairs)
 
     def _row_bytes(self, tensor: int) -> int:

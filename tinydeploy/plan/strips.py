@@ -14,11 +14,16 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tinydeploy.ir import Graph, Node, Tensor
-from tinydeploy.ops import Call, RowSource, op_named
+from tinydeploy.ops import Call, Layout, RowSource, op_named
 from tinydeploy.ops.concatenation import Attributes as Join
 from tinydeploy.ops.strided_slice import Attributes as Slice
+from tinydeploy.plan.cuts import Problem
+from tinydeploy.plan.select import Selection
 
 Columns = tuple[int, int]  # first, and one after the last
+
+_JOIN = "join of strips"
+_MOST_PARTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,14 @@ def cut(width: int, parts: int) -> list[Columns]:
 
 
 def split(graph: Graph, strips: Strips) -> Graph:
-    """Return the network with its first nodes in strips; the outputs are the same."""
+    """Return the network with its first nodes in strips; the outputs are the same.
+
+    Raises ValueError when it cannot be split so.
+    """
+    if not 0 < strips.end <= len(graph.nodes) or not can_split(graph, strips.end):
+        raise ValueError(f"the nodes before {strips.end} cannot be computed in strips")
+    if not 1 < strips.parts <= graph.tensors[graph.nodes[strips.end - 1].outputs[0]].shape[2]:
+        raise ValueError(f"{strips.parts} strips")
     tensors: list[Tensor] = list(graph.tensors)
     nodes: list[Node] = []
     last = graph.nodes[strips.end - 1].outputs[0]
@@ -81,7 +93,7 @@ def split(graph: Graph, strips: Strips) -> Graph:
             if node.outputs[0] in needed:
                 part.add(node)
         joined.append(part.copies[last])
-    nodes.append(Node("strips", "CONCATENATION", tuple(joined), (last,), Join(2)))
+    nodes.append(Node(_JOIN, "CONCATENATION", tuple(joined), (last,), Join(2)))
     return graph.replace(tensors=tuple(tensors), nodes=(*nodes, *graph.nodes[strips.end :]))
 
 
@@ -141,6 +153,72 @@ class _Part:
             )
             self.slices[tensor, columns] = made
         return self.slices[tensor, columns]
+
+
+def joined(graph: Graph, selection: Selection, strips: Strips) -> Selection:
+    """Return the selection for a split network: strips are written where the whole lies.
+
+    `strips` is what the network was split by.
+    """
+    position = next(p for p, n in enumerate(graph.nodes) if n.name == _JOIN)
+    node = graph.nodes[position]
+    pitch = graph.tensors[node.outputs[0]].row_bytes
+    layouts = dict(selection.layouts)
+    layouts.update((i, Layout(pitch=pitch)) for i in node.inputs if i is not None)
+    kernels = list(selection.kernels)
+    kernels[position] = None
+    return replace(selection, kernels=tuple(kernels), layouts=layouts)
+
+
+def promising(problem: Problem, factor: float, most: int = 2) -> list[Strips]:
+    """Return the ways to split that promise least RAM at up to `factor` times the MACs.
+
+    Sizes are those of the unsplit segment's rings, narrower; the rest of the network is as good as
+    it can be by itself.
+    """
+    graph, order = problem.graph, problem.order
+    options = problem.options
+    later = [0] * (len(order) + 1)
+    for start in range(len(order) - 1, -1, -1):
+        later[start] = min(
+            max(o.bytes, later[end])
+            for end in range(start + 1, len(order) + 1)
+            for o in options[end]
+            if o.start == start
+        )
+    found = []
+    for end in range(1, len(order)):
+        streams = [o.cut[1] for o in options[end] if o.start == 0 and o.cut[1] is not None]
+        if order[end - 1] + 1 != end or not streams or not can_split(graph, end):
+            continue
+        last = graph.tensors[graph.nodes[end - 1].outputs[0]]
+        for parts in range(2, min(last.shape[2], _MOST_PARTS) + 1):
+            strips = Strips(end, parts)
+            work = work_factor(graph, strips)
+            if work <= factor:
+                peak = max(_strip_bytes(graph, strips, streams[0].rings), later[end])
+                found.append((peak, work, strips))
+    found.sort(key=lambda f: (f[0], f[1]))
+    kept: list[tuple[float, Strips]] = []
+    for _, work, strips in found:
+        if not kept or work < kept[-1][0]:
+            kept.append((work, strips))
+    return [strips for _, strips in kept[:most]]
+
+
+def _strip_bytes(graph: Graph, strips: Strips, rings: Mapping[int, int]) -> int:
+    """Return the bytes of the whole output and of the widest strip's rings."""
+    last = graph.tensors[graph.nodes[strips.end - 1].outputs[0]]
+    largest = 0
+    for columns in cut(last.shape[2], strips.parts):
+        needed = ranges(graph, strips.end, columns)
+        total = sum(
+            rows * (needed[t][1] - needed[t][0]) * graph.tensors[t].shape[3]
+            for t, rows in rings.items()
+            if t in needed
+        )
+        largest = max(largest, total)
+    return last.bytes + largest + max(graph.tensors[i].row_bytes for i in graph.inputs)
 
 
 def work_factor(graph: Graph, strips: Strips) -> float:
