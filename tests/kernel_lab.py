@@ -124,6 +124,9 @@ class Net:
     def plus(self, a: int, b: int) -> int:
         return self._finish("ADD", [a, b], AddAttributes("NONE"), 1, None)
 
+    def node(self, op: str, inputs: Sequence[int], attributes: Any = None) -> int:
+        return self._finish(op, list(inputs), attributes, 1, None)
+
     def graph(self) -> Graph:
         return Graph(self.name, tuple(self.tensors), tuple(self.nodes), tuple(self.inputs),
                      tuple(self.outputs))  # fmt: skip
@@ -151,14 +154,17 @@ def run_on(
     samples: int = 4,
     functions: Sequence[str] = (),
     streamed: bool = False,
+    tight: bool = False,
 ) -> tuple[Verdict, tuple[int, ...], Selection]:
     """Build and run a graph; return the verdict, the counts per node and the kernels used.
 
     `functions` are kernels that must have been chosen (by function name) somewhere. `streamed`
-    runs every node row by row that can be, in segments as long as possible.
+    runs every node row by row that can be, in segments as long as possible, where `tight` with the
+    kernels that need least RAM.
     """
     semantics = PROFILES[profile]
-    selection = select(graph, semantics, core_of(target, optimize))
+    core = replace(core_of(target, optimize), tight=tight)
+    selection = select(graph, semantics, core)
     if streamed:
         segments = longest_segments(by_rows(graph, semantics, selection))
         plan = plan_segments(graph, semantics, selection, segments, "greedy")

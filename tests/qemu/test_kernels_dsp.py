@@ -55,12 +55,12 @@ class Tame(Net):
 
 def check(
     net: Net, functions: set[str], optimize: str, target: str = "mps2-an386",
-    profile: str = "litert", streamed: bool = False,
+    profile: str = "litert", streamed: bool = False, tight: bool = False,
 ) -> None:  # fmt: skip
     """Run a network; every value must equal the reference and the kernels must be used."""
     verdict, _, _ = run_on(
         load_target(target), net.graph(), optimize, profile, samples=2,
-        functions=sorted(functions), streamed=streamed,
+        functions=sorted(functions), streamed=streamed, tight=tight,
     )  # fmt: skip
     assert verdict.bit_exact, verdict.first_mismatch
 
@@ -222,8 +222,8 @@ class TestNodes:
         check(net, {"td_add_dsp", "td_average_pool_2d_dsp", "td_mean_dsp"}, "speed")
 
     @pytest.mark.parametrize("optimize", MODES)
-    @pytest.mark.parametrize("width", [5, 14])
-    def test_streamed_chain(self, width: int, optimize: str) -> None:
+    @pytest.mark.parametrize(("width", "tight"), [(5, False), (14, False), (5, True), (14, True)])
+    def test_streamed_chain(self, width: int, tight: bool, optimize: str) -> None:
         """Rows in rings: planar ones that wrap, residual sums, and taps that need no layout."""
         net = Tame(default_rng(width))
         x = net.conv(net.input(24, width, 3), 4, (3, 3))
@@ -231,9 +231,17 @@ class TestNodes:
         x = net.depthwise(net.conv(x, 9, zero=5), stride=2, activation="RELU6")
         x = net.depthwise(net.depthwise(x, (5, 3)), zero=7)
         net.output(net.conv(x, 2))
-        narrow = "td_depthwise_3x3_dsp" if width > 12 else FEW_COLUMNS[optimize]
-        used = {"td_conv_2d_dsp", "td_add_dsp", "td_depthwise_taps_dsp", narrow}
-        check(net, used, optimize, streamed=True)
+        planes = "td_depthwise_3x3_dsp" if width > 12 else FEW_COLUMNS[optimize]
+        planes = "td_depthwise_3x3_row_dsp" if tight else planes
+        used = {"td_conv_2d_dsp", "td_add_dsp", "td_depthwise_taps_dsp", planes}
+        check(net, used, optimize, streamed=True, tight=tight)
+
+    @pytest.mark.parametrize("optimize", MODES)
+    @pytest.mark.parametrize("kind", [Tame, Net])
+    def test_planes_in_small_rings(self, kind: type[Net], optimize: str) -> None:
+        net, r = kind(default_rng(2)), default_rng(2)
+        depthwise_chains(net, r, 14)
+        check(net, {"td_depthwise_3x3_row_dsp"}, optimize, streamed=True, tight=True)
 
     @pytest.mark.parametrize("target", ["mps2-an500", "mps2-an505"])
     def test_other_cores(self, target: str) -> None:

@@ -177,14 +177,24 @@ def _scratch(site: Site) -> int:
     return -(-_touched(site) // 4) * 4
 
 
-def _constants(site: Site) -> dict[str, int]:
+def _constants(site: Site, lines: int = 2) -> dict[str, int]:
     f = filters_of(site)
     assert f is not None
     stride = window.convolution(site.call).stride_w
     compact = site.optimize != "speed" and _compact(site) is not None
     uniform = 0 if compact else f.requant.uniform
     relu = int(not uniform and site.call.output.zero_point == -128)
-    return {"stride": stride, "bits": 8 if compact else 16, "uniform": uniform, "relu": relu}
+    bits = 8 if compact else 16
+    return {"stride": stride, "lines": lines, "bits": bits, "uniform": uniform, "relu": relu}
+
+
+def _fits_row(site: Site) -> bool:
+    """Accept what is streamed where RAM counts most: three rows of a ring do instead of four."""
+    return site.tight and site.output_layout.ring > 0 and _fits(site)
+
+
+def _fits_pair(site: Site) -> bool:
+    return _fits(site) and not _fits_row(site)
 
 
 _NARROW = 12  # output columns; of more, a loop needs few instructions more
@@ -194,7 +204,7 @@ def _fits_narrow(site: Site) -> bool:
     """Accept rows short enough to be unrolled, whose pixels STRB reaches with 12 bits."""
     g = window.convolution(site.call)
     reach = (g.out_w - 1) * out_steps(site)[0]
-    return site.optimize == "speed" and g.out_w <= _NARROW and reach < 4096 and _fits(site)
+    return site.optimize == "speed" and g.out_w <= _NARROW and reach < 4096 and _fits_pair(site)
 
 
 def _narrow_constants(site: Site) -> dict[str, int]:
@@ -204,11 +214,15 @@ def _narrow_constants(site: Site) -> dict[str, int]:
 
 DEPTHWISE_CONV_2D = (
     Kernel(
+        "dsp/depthwise_conv_2d", "td_depthwise_3x3_row_dsp", _fits_row, _params,
+        lambda site: _constants(site, 1), _scratch, wants=_layout, planar_output=True, by_rows=True,
+    ),
+    Kernel(
         "dsp/depthwise_conv_2d_narrow", "td_depthwise_3x3_narrow_dsp", _fits_narrow, _params,
         _narrow_constants, _scratch, band=2, wants=_layout, planar_output=True, by_rows=True,
     ),
     Kernel(
-        "dsp/depthwise_conv_2d", "td_depthwise_3x3_dsp", _fits, _params, _constants, _scratch,
+        "dsp/depthwise_conv_2d", "td_depthwise_3x3_dsp", _fits_pair, _params, _constants, _scratch,
         band=2, wants=_layout, planar_output=True, by_rows=True,
     ),
 )  # fmt: skip
