@@ -171,6 +171,8 @@ def test_rows_in_rings(optimize: str) -> None:
         (11, 4, 6, 4, (3, 5), 1, "SAME"),
         (8, 9, 4, 6, (2, 2), 2, "VALID"),
         (10, 1, 9, 5, (3, 1), 1, "SAME"),
+        (19, 1, 5, 6, (10, 1), 2, "VALID"),
+        (6, 7, 2, 3, (1, 4), 1, "VALID"),
         (7, 2, 9, 2, (1, 1), 1, "SAME"),
         (9, 3, 4, 5, (1, 1), 2, "SAME"),
     ):
@@ -189,7 +191,7 @@ def test_rows_in_rings(optimize: str) -> None:
             net.output(net.conv(net.depthwise(x, (3, 3), stride, padding=padding), 4))
     exact_by_rows(
         net.graph(), optimize, "td_conv_2d_rows_rv32", "td_depthwise_rows_rv32",
-        "td_depthwise_3x3_rows_rv32", "td_add_rv32",
+        "td_depthwise_3x3_rows_rv32", "td_depthwise_column_rv32", "td_add_rv32",
     )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from tinydeploy.ops._weights import weight_bits
 from tinydeploy.ops.base import Array, Kernel, Site
 
 GROUP = 4  # output channels of a tile
-_K_BYTES = 17 * 4  # machine code of one k of the unrolled loop
+_K_BYTES, _K_BYTES_2 = 17 * 4, 12 * 4  # machine code of one k for 3 and for 2 pixels
 _BAND = 3  # rows of output at a time: a tile is then a column of them
+_FEW = 3  # tiles of a call that expand weights on the fly
 _NARROW = 2  # columns of an image whose rows are streamed three at a time
 
 
@@ -129,7 +130,7 @@ def _plan(site: Site) -> _Plan | None:
     first = min(-(-g.pad_left // g.stride_w), g.out_w)
     last = (g.in_w - g.kernel_w + g.pad_left) // g.stride_w  # floor
     inner = min(last, g.out_w - 1) - first + 1
-    if inner < 3:  # not a tile
+    if inner < 2:  # not a tile
         first = inner = 0
     return _Plan(
         direct, whole, pitch, band, g.stride_h, first, inner, [run] * g.kernel_h, pitch - run,
@@ -187,10 +188,33 @@ def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Arra
             streams.append(words)
             sizes.append(np.array([len(words)], np.uint16))
         else:
-            streams.append(pack_fields(w.T, _bits(site)).view(np.int8))
-            signs = [-n if o else n for n, o in zip(lengths, opens, strict=True)]
-            sizes.append(np.array([*signs, 0], np.int8))
+            streams.append(_fours(w) if _bits(site) == 8 else _packed(w, _bits(site)))
+            sizes.append(_lengths(lengths, opens, streamed))
     return np.concatenate(heads).astype(np.int32), np.concatenate(streams), np.concatenate(sizes)
+
+
+def _packed(w: Array, bits: int) -> Array:
+    return pack_fields(w.T, bits).view(np.int8)
+
+
+def _fours(w: Array) -> Array:
+    """Return words of the weights of 4 channels [4, k], as pack.fields pairs them, plus 128 each:
+    one pair in bytes 0 and 2, the other one in bytes 1 and 3.
+    """
+    pairs = pack.fields(w).view(np.uint32) + np.uint32(0x00800080)
+    return (pairs[:, 0] + (pairs[:, 1] << 8)).astype(np.uint32).view(np.int32)
+
+
+def _lengths(lengths: list[int], opens: list[bool], streamed: bool) -> Array:
+    """Return chunk lengths that 0 ends; where a row of the filter begins, -1 stands between them
+    when streamed, else the length is negative.
+    """
+    parts = []
+    for n, opened in zip(lengths, opens, strict=True):
+        if opened and streamed:
+            parts.append(-1)
+        parts.append(-n if opened and not streamed else n)
+    return np.array([*parts, 0], np.int8)
 
 
 def params(site: Site) -> Params:
@@ -254,11 +278,16 @@ def stream(words: Array, lengths: list[int], opens: list[bool], skip: int | None
         if opened and skip is None:
             parts.append(_header(0, 8, 0))
         advance = n + (skip or 0 if opened else 0)
-        parts.append(_header(advance, 8 + 4 * pairs * n, (n - 1) * _K_BYTES + 4))
+        parts.append(_header(advance, 8 + 4 * pairs * n, _entry(n)))
         parts.append(words[k : k + n].reshape(-1))
         k += n
     parts.append(_header(0, 0, 0))
     return np.concatenate(parts)
+
+
+def _entry(n: int) -> int:
+    """Return how far before its end the unrolled loops for 3 and 2 pixels are entered, plus 4."""
+    return (n - 1) * _K_BYTES + 4 | ((n - 1) * _K_BYTES_2 + 4) << 16
 
 
 def _header(advance: int, size: int, entry: int) -> Array:
@@ -301,7 +330,7 @@ def scratch_rows(site: Site) -> int:
     loose = _columns(site, plan)[2]
     size = (1 + -(-loose // 3)) * g.kernel_h * 16 + _zeros(site)
     size += -(-_outside(site) * g.kernel_h * plan.segments[0] // 4) * 4
-    return size + _wide_bytes(site, plan, g.kernel_h - 1)
+    return size + (0 if _direct(site) else _wide_bytes(site, plan, g.kernel_h - 1))
 
 
 def _outside(site: Site) -> int:
@@ -319,6 +348,16 @@ def constants(site: Site) -> dict[str, int]:
         "compact": int(_compact(site, plan)),
         "bits": _bits(site),
     }
+
+
+def constants_rows(site: Site) -> dict[str, int]:
+    return {**constants(site), "direct": int(_direct(site))}
+
+
+def _direct(site: Site) -> bool:
+    """Tell whether tiles expand weights on the fly: too few of them to expand them before."""
+    tiles = -(-window.convolution(site.call).out_w * _rows_band(site) // 3)
+    return site.optimize != "speed" and _bits(site) == 8 and tiles <= _FEW
 
 
 def _compact(site: Site, plan: _Plan) -> bool:
@@ -376,7 +415,7 @@ CONV_2D: tuple[Kernel, ...] = (
             "td_conv_2d_rows_rv32",
             accepts=condition,
             params=params_rows,
-            constants=constants,
+            constants=constants_rows,
             scratch=scratch_rows,
             band=band,
             by_rows=True,

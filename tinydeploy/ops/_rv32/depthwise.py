@@ -274,6 +274,7 @@ class RowsParams:
     out_w: int
     out_c: int
     kernel_h: int
+    pitch: int
     clamp_min: int
     clamp_max: int
     nudge: int
@@ -294,25 +295,22 @@ def params_rows(site: Site) -> RowsParams:
     p = portable(site.call, site.profile)
     return RowsParams(
         plan.in_w, p.in_c, p.depth_multiplier, plan.left, -p.in_offset, plan.out_w,
-        p.weights.shape[2], plan.kernel_h, p.clamp_min, p.clamp_max,
+        p.weights.shape[2], plan.kernel_h, plan.pitch, p.clamp_min, p.clamp_max,
         plan.scale.nudge, plan.scale.half, *_tables(site, plan),
     )  # fmt: skip
 
 
 def scratch_rows(site: Site) -> int:
-    """Return the bytes of a zero point, and of a tile's input with its padding."""
+    """Return the bytes of one channel of the rows with their padding."""
     plan = _plan(site, rows_given=True)
     assert plan is not None
-    c = constants_rows(site)
-    span = (c["tile"] - 1) * plan.stride_w + (plan.kernel_w - 1) * plan.dilation_w + 1
-    return 4 + -(-span * plan.kernel_h // 4) * 4
+    return -(-plan.kernel_h * plan.pitch // 4) * 4
 
 
 def constants_rows(site: Site) -> dict[str, int]:
     plan = _plan(site, rows_given=True)
     assert plan is not None
     return {
-        "kernel_h": plan.kernel_h,
         "kernel_w": plan.kernel_w,
         "stride": plan.stride_w,
         "dilation": plan.dilation_w,
@@ -321,6 +319,63 @@ def constants_rows(site: Site) -> dict[str, int]:
         "wide": int(site.optimize == "speed"),
         "compact": int(_compact(site, plan)),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnParams:
+    """Mirror td_depthwise_column_rv32_params."""
+
+    channels: int
+    fill: int
+    clamp_min: int
+    clamp_max: int
+    nudge: int
+    half: int
+    weights: Array
+    heads: Array
+
+
+def accepts_column(site: Site) -> bool:
+    """Accept images of one column: what filters of one column make of audio."""
+    from tinydeploy.ops.depthwise_conv_2d import params as portable
+
+    if not accepts_rows(site):
+        return False
+    plan, p = _plan(site, rows_given=True), portable(site.call, site.profile)
+    assert plan is not None
+    one = plan.in_w == plan.out_w == plan.kernel_w == p.depth_multiplier == 1
+    return one and plan.left == 0 and plan.kernel_h <= _MAX_TAPS
+
+
+def params_column(site: Site) -> ColumnParams:
+    p = params_rows(site)
+    return ColumnParams(
+        p.out_c, p.fill, p.clamp_min, p.clamp_max, p.nudge, p.half, p.weights, p.heads
+    )
+
+
+def _pads(site: Site) -> int:
+    plan = _plan(site, rows_given=True)
+    assert plan is not None
+    last = (plan.out_h - 1) * plan.stride_h + (plan.kernel_h - 1) * plan.dilation_h
+    return int(plan.top > 0 or last >= plan.in_h)
+
+
+def constants_column(site: Site) -> dict[str, int]:
+    plan = _plan(site, rows_given=True)
+    assert plan is not None
+    return {
+        "taps": plan.kernel_h,
+        "pads": _pads(site),
+        "away": int(plan.scale.signed),
+        "wide": int(site.optimize == "speed"),
+        "compact": int(_compact(site, plan)),
+    }
+
+
+def scratch_column(site: Site) -> int:
+    """Return the bytes of a row of zero points."""
+    return -(-site.call.output.shape[3] // 4) * 4 if _pads(site) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,6 +474,15 @@ DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (
         constants=constants,
         scratch=scratch,
         whole=_plain,
+    ),
+    Kernel(
+        "rv32/depthwise_column",
+        "td_depthwise_column_rv32",
+        accepts=accepts_column,
+        params=params_column,
+        constants=constants_column,
+        scratch=scratch_column,
+        by_rows=True,
     ),
     Kernel(
         "rv32/depthwise_rows",
