@@ -5,10 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from firmware_models import ARENA_BYTES, STREAMED_SOURCES
 from networks import residual_network
 
+from tinydeploy.build.firmware import build_firmware
 from tinydeploy.cli.main import cli
+from tinydeploy.errors import DeviceError
 from tinydeploy.pipeline import read_manifest
+from tinydeploy.run.device import Device, open_device
+from tinydeploy.targets import load_target
 
 pytestmark = pytest.mark.qemu
 
@@ -70,6 +75,20 @@ def test_a_broken_kernel_is_caught_and_named(
     tinydeploy("build", out)
     first = tinydeploy("verify", out, "--samples", 2, code=7)["verify"]["first_mismatch"]
     assert (first["op"], first["got"] - first["expected"]) == ("SOFTMAX", 1)
+
+
+@pytest.mark.parametrize("target", ["mps2-an386", "riscv-virt"])
+def test_a_silent_host_ends_the_run(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = load_target(target)
+    limit = ("-DTD_FEED_MILLISECONDS=50u",)  # of the emulator's time
+    built = build_firmware(STREAMED_SOURCES, board, ARENA_BYTES, tmp_path, extra_flags=limit)
+    monkeypatch.setattr(Device, "_feed", lambda self, want, inputs: None)
+    with open_device(built, board, link="uart", timeout=120) as device:
+        with pytest.raises(DeviceError, match=r"gave up waiting.*\nbytes 0 to 100 of input 0"):
+            device.invoke()
+        assert device.stack_used() > 0  # and the device goes on
 
 
 def test_bench(small: Path, tinydeploy) -> None:  # type: ignore[no-untyped-def]

@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostlib import STRICT
+from kernel_lab import Net
 from networks import residual_network
 
 from tinydeploy import pipeline
+from tinydeploy.codegen import Provenance, generate
+from tinydeploy.numerics.profile import profile_named
 from tinydeploy.ops.execute import run_outputs
+from tinydeploy.plan import search
 from tinydeploy.plan.search import Wanted
+from tinydeploy.plan.select import portable
 from tinydeploy.report.readme import with_tables
 from tinydeploy.targets import load_target
 
@@ -48,6 +53,24 @@ int main(void)
     return 0;
 }
 """
+
+
+def test_headers_say_when_rows_are_read_again() -> None:
+    net = Net(np.random.default_rng(3), "strips")
+    x = net.input(33, 31, 2)
+    for channels in (6, 8):
+        x = net.depthwise(net.conv(x, channels, (3, 3)), (3, 3), stride=2 if channels > 6 else 1)
+    net.output(net.conv(x, 3))
+    graph, litert = net.graph(), profile_named("litert")
+    for factor in (1.0, 2.0):
+        wanted = Wanted("streamed", streamed_input=True, mac_factor=factor)
+        choice, _ = search.plan(
+            graph, litert, portable(graph, litert), wanted, "greedy", lambda g: portable(g, litert)
+        )
+        assert (len([s for s in choice.plan.segments if s.feeds]) > 1) == (factor > 1)
+        made = generate(choice.graph, choice.plan, litert, Provenance("strips", "", "host", ""))
+        again = b"from the first one again for each strip" in made.sources["strips.h"]
+        assert again == (factor > 1)
 
 
 @pytest.mark.parametrize("by_rows", [False, True])

@@ -88,7 +88,8 @@ def generate(
         "name": name,
         "NAME": name.upper(),
         "reader": f", {name}_read read, void *user" if plan.streamed_input else "",
-        "rereads": False,
+        "rereads": len({i for s in plan.segments for i in s.feeds})
+        < sum(len(s.feeds) for s in plan.segments),
         "reading": ", read, user" if plan.streamed_input else "",
         "version": __version__,
         "provenance": provenance,
