@@ -41,7 +41,7 @@ def same_scale(net: Net, tensor: int, like: int) -> int:
 
 def plan_streamed(graph: Graph, selection: Selection, streamed_input: bool = False) -> MemoryPlan:
     wanted = search.Wanted("streamed", streamed_input=streamed_input)
-    return search.plan(graph, LITERT, selection, wanted)[0].plan
+    return search.plan(graph, LITERT, selection, wanted, "greedy")[0].plan
 
 
 def random_network(seed: int) -> Graph:
@@ -76,22 +76,33 @@ def random_network(seed: int) -> Graph:
     return net.graph()
 
 
-@pytest.mark.parametrize("streamed_input", [False, True])
-@pytest.mark.parametrize("seeds", [range(k, k + 15) for k in (0, 15, 30)])
-def test_random_networks(seeds: range, streamed_input: bool) -> None:
-    graphs = [random_network(seed) for seed in seeds]
-    plans = []
+@pytest.mark.parametrize(
+    ("streamed_input", "mac_factor"), [(False, 1.0), (True, 1.0), (False, 1.5), (True, 2.0)]
+)
+@pytest.mark.parametrize("seeds", [range(k, k + 8) for k in (0, 8, 16)])
+def test_random_networks(seeds: range, streamed_input: bool, mac_factor: float) -> None:
+    """Every mode gives the same bytes, and none needs more than layer by layer."""
+    common = mac_factor == 1 and not streamed_input
+    graphs = [random_network(seed) for seed in (seeds if common else seeds[:4])]
+    wanted = search.Wanted("streamed", None, streamed_input, mac_factor)
+    allocator = "auto" if common else "greedy"
+    choices = []
     for graph in graphs:
         selection = portable(graph, LITERT)
         whole = plan_layers(graph, "greedy", selection, LITERT)
-        plan = plan_streamed(graph, selection, streamed_input)
-        assert plan.lower_bound_bytes <= plan.arena_bytes <= whole.arena_bytes
-        simulate(graph, plan, LITERT)
-        plans.append(plan)
+        choice, _ = search.plan(
+            graph, LITERT, selection, wanted, allocator, lambda g: portable(g, LITERT)
+        )
+        assert choice.plan.lower_bound_bytes <= choice.plan.arena_bytes <= whole.arena_bytes
+        assert choice.mac_factor <= mac_factor
+        simulate(choice.graph, choice.plan, LITERT)
+        choices.append(choice)
+    plans = [c.plan for c in choices]
     assert sum(any(s.calls for s in p.segments) for p in plans) > len(plans) // 2
+    pieces = [c.graph for c in choices]
     random = np.random.default_rng(0)
     for graph, plan, model in zip(
-        graphs, plans, compile_all(graphs, LITERT, plans=plans), strict=True
+        graphs, plans, compile_all(pieces, LITERT, plans=plans), strict=True
     ):
         for _ in range(2):
             inputs = [
@@ -195,3 +206,19 @@ def test_the_simulator_sees_what_is_overwritten() -> None:
                 except TinydeployError:
                     seen += 1
     assert seen > 40
+
+
+def test_strips_are_computed_and_joined() -> None:
+    net = Net(np.random.default_rng(3), "strips")
+    x = net.input(33, 31, 2)
+    for channels in (6, 6, 8):
+        x = net.depthwise(net.conv(x, channels, (3, 3)), (3, 3), stride=2 if channels > 6 else 1)
+    net.output(net.conv(x, 3))
+    graph = net.graph()
+    wanted = search.Wanted("streamed", None, True, 2.0)
+    choice, front = search.plan(
+        graph, LITERT, portable(graph, LITERT), wanted, reselect=lambda g: portable(g, LITERT)
+    )
+    assert choice.strips is not None and 1 < choice.mac_factor <= 2
+    plain = next(c for c in front if c.strips is None)
+    assert choice.plan.arena_bytes < plain.plan.arena_bytes

@@ -124,6 +124,8 @@ class Problem:
             for t in range(len(graph.tensors))
         }
 
+        self.whole: dict[int, int] = {}
+        self.floor = sum(self.size[t] for t in set(graph.inputs) - feeds)
         self.options = [list(self._ending_at(end)) for end in range(len(self.order) + 1)]
 
     def _ending_at(self, end: int) -> Iterator[Option]:
@@ -140,6 +142,8 @@ class Problem:
             feeds = self._fed(nodes)
             if len(nodes) + len(feeds) > _LONGEST:
                 break
+            if not feeds and all(self._whole(p) <= self.floor for p in nodes):
+                continue  # the inputs take more than these nodes ever will
             s = self.scheduler.stream(nodes, feeds)
             if len(nodes) > 1 or s.pairs or feeds:
                 size, count = self._streamed(nodes, s), self._instructions(nodes, s)
@@ -190,8 +194,11 @@ class Problem:
 
     def _whole(self, position: int) -> int:
         """Return the bytes alive while one node runs whole."""
-        total = sum(self._held(t) for t in self._alive(position, position))
-        return total - self._in_place(position) + self._scratch((position,), False)
+        if position not in self.whole:
+            total = sum(self._held(t) for t in self._alive(position, position))
+            total += self._scratch((position,), False) - self._in_place(position)
+            self.whole[position] = total
+        return self.whole[position]
 
     def _streamed(self, nodes: Sequence[int], s: Stream) -> int:
         """Return the bytes alive while a segment runs, its rings and scratch included."""

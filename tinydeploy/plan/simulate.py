@@ -144,7 +144,7 @@ class _Run:
         """Return the bytes of a row."""
         layout, t = self.plan.selection.layout(tensor), self.graph.tensors[tensor]
         start = self.plan.offset_of(tensor) + row % layout.held(t) * layout.row_bytes(t)
-        return start, start + layout.row_bytes(t)
+        return start, start + (t.row_bytes if layout.pitch else layout.row_bytes(t))
 
     def tag(self, tensor: int, row: int) -> int:
         return self.home.get(tensor, (tensor, 0))[0] * _ROWS + row

@@ -41,12 +41,16 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """Hold what one node or feed of a segment does: `height` rows, `band` of them per call."""
+    """Hold what one node or feed of a segment does: `height` rows, `band` of them per call.
+
+    `first` has, per source and per number of rows done, the lowest row it still needs.
+    """
 
     tensor: int
     height: int
     band: int
     sources: tuple[tuple[int, RowSource], ...] = ()  # tensor read, and how
+    first: tuple[Rows, ...] = ()
     reduces: bool = False
 
 
@@ -67,6 +71,7 @@ class Scheduler:
         self.graph, self.selection, self.rereads = graph, selection, rereads
         self.readers: dict[int, list[int]] = {}
         self.columns: dict[int, _Column] = {}
+        self.pitches: dict[int, int] = {}
         for p, node in enumerate(graph.nodes):
             for i in node.inputs:
                 if i is not None:
@@ -83,6 +88,7 @@ class Scheduler:
         columns = [_Column(t, graph.tensors[t].rows, 1) for t in feeds]
         columns += [self.columns[p] for p in nodes]
         calls, done = _on_demand(columns)
+        before = np.vstack([np.zeros((1, len(columns)), np.int64), done[:-1]])
         inside = set(nodes)
         inner = {
             c.tensor
@@ -94,9 +100,9 @@ class Scheduler:
                 and inside.issuperset(self.readers[c.tensor])
             )
         }
-        rings = {t: _ring_rows(columns, done, t) for t in inner}
-        pairs = self._under_input(nodes, columns, done, rings)
-        pairs |= self._over_output(columns, done, rings)
+        rings = {t: _ring_rows(columns, done, before, t) for t in inner}
+        pairs = self._under_input(nodes, columns, done, before, rings)
+        pairs |= self._over_output(columns, calls, done, rings)
         # Rings that another segment uses again, and columns of a larger tensor, stay by themselves.
         alone = {c.tensor for c in columns if self.selection.layout(c.tensor).pitch}
         alone |= set(feeds) if self.rereads else set()
@@ -104,13 +110,17 @@ class Scheduler:
         return Stream(tuple(nodes), tuple(feeds), calls, rings, pairs)
 
     def _row_bytes(self, tensor: int) -> int:
-        return self.selection.layout(tensor).row_bytes(self.graph.tensors[tensor])
+        if tensor not in self.pitches:
+            layout = self.selection.layout(tensor)
+            self.pitches[tensor] = layout.row_bytes(self.graph.tensors[tensor])
+        return self.pitches[tensor]
 
     def _under_input(
         self,
         nodes: Sequence[int],
         columns: Sequence[_Column],
         done: Rows,
+        before: Rows,
         rings: Mapping[int, int],
     ) -> dict[tuple[int, int], int]:
         """Return how far each tensor made here may reach into the largest input that dies here.
@@ -129,44 +139,48 @@ class Scheduler:
             return {}
         x = max(inputs, key=lambda t: graph.tensors[t].rows * self._row_bytes(t))
         height, row_in = graph.tensors[x].rows, self._row_bytes(x)
+        users = [
+            (k, source, first)
+            for k, column in enumerate(columns)
+            for (t, source), first in zip(column.sources, column.first, strict=True)
+            if t == x
+        ]
         pairs = {}
         for w, writer in enumerate(columns):
             if writer.reduces:
                 continue
-            row_out = self._row_bytes(writer.tensor)
             written = np.minimum(done[:, w], rings.get(writer.tensor, writer.height))
-            works = done[:, w] > _before(done[:, w])
-            distance = -height * row_in
-            for k, column in enumerate(columns):
-                for t, source in column.sources:
-                    if t != x or (k == w and self._in_place(nodes, columns, k, source)):
-                        continue
-                    # Who comes before the writer has read its rows of this step, who comes later,
-                    # or is the writer itself, has not.
-                    read = done[:, k] if k < w else _before(done[:, k])
-                    live = _first_needed(source, column, height)[read]
-                    needed = written * row_out - live * row_in
-                    distance = max(distance, int(np.max(needed[works])))
-            pairs[writer.tensor, x] = -(-distance // ALIGNMENT) * ALIGNMENT
+            needed = written * self._row_bytes(writer.tensor)
+            distance = np.full(len(done), -height * row_in)
+            for k, source, first in users:
+                if k == w and self._in_place(nodes, columns, k, source):
+                    continue
+                # Who comes before the writer has read its rows of this step, who comes later,
+                # or is the writer itself, has not.
+                live = first[(done if k < w else before)[:, k]]
+                distance = np.maximum(distance, needed - live * row_in)
+            worst = int(np.max(distance[done[:, w] > before[:, w]]))
+            pairs[writer.tensor, x] = -(-worst // ALIGNMENT) * ALIGNMENT
         return pairs
 
     def _over_output(
-        self, columns: Sequence[_Column], done: Rows, rings: Mapping[int, int]
+        self,
+        columns: Sequence[_Column],
+        calls: NDArray[np.bool_],
+        done: Rows,
+        rings: Mapping[int, int],
     ) -> dict[tuple[int, int], int]:
         """Return where above an output's start each ring may begin: what is written there later
         finds the ring's last reader done.
         """
         pairs = {}
         outputs = [(w, c) for w, c in enumerate(columns) if c.tensor not in rings and not c.reduces]
-        last = {
-            c.tensor: max(
-                int(np.flatnonzero(done[:, k] > _before(done[:, k]))[-1])
-                for k, user in enumerate(columns)
-                if user.tensor == c.tensor or any(t == c.tensor for t, _ in user.sources)
-            )
-            for c in columns
-            if c.tensor in rings
-        }
+        final = len(calls) - 1 - np.argmax(calls[::-1], axis=0)
+        last: dict[int, int] = {}
+        for k, user in enumerate(columns):
+            for t in (user.tensor, *(t for t, _ in user.sources)):
+                if t in rings:
+                    last[t] = max(last.get(t, 0), int(final[k]))
         for w, writer in outputs:
             for ring, step in last.items():
                 early = int(done[step, w]) * self._row_bytes(writer.tensor)
@@ -221,8 +235,9 @@ def _column(graph: Graph, selection: Selection, position: int) -> _Column:
         index = node.inputs[source.input]
         if index is not None and not graph.tensors[index].constant:
             sources.append((index, source))
+    first = tuple(_first_needed(s, height, graph.tensors[t].rows) for t, s in sources)
     return _Column(
-        node.outputs[0], height, kernel.band, tuple(sources), reduces(selection, position)
+        node.outputs[0], height, kernel.band, tuple(sources), first, reduces(selection, position)
     )
 
 
@@ -239,12 +254,12 @@ def _last_needed(source: RowSource, rows: int, height: int) -> int:
     return min(max(last + 1, 0), height)
 
 
-def _first_needed(source: RowSource, column: _Column, height: int) -> Rows:
-    """Return, per number of rows that a reader has done, the lowest row it still needs."""
+def _first_needed(source: RowSource, rows: int, height: int) -> Rows:
+    """Return, per number of its `rows` that a reader has done, the lowest row it still needs."""
     if source.table is not None:
         later = np.minimum.accumulate(np.array(source.table, np.int64)[::-1])[::-1]
     else:
-        later = np.arange(column.height, dtype=np.int64) * source.stride + source.offset
+        later = np.arange(rows, dtype=np.int64) * source.stride + source.offset
     return np.append(np.clip(later, 0, height), height)
 
 
@@ -291,19 +306,13 @@ def _in_steps(columns: Sequence[_Column], order: Sequence[int]) -> tuple[NDArray
     return calls, np.minimum(np.cumsum(calls, axis=0) * bands, heights)
 
 
-def _before(rows: Rows) -> Rows:
-    """Return the rows done before each step."""
-    return np.concatenate([np.zeros(1, np.int64), rows[:-1]])
-
-
-def _ring_rows(columns: Sequence[_Column], done: Rows, tensor: int) -> int:
+def _ring_rows(columns: Sequence[_Column], done: Rows, before: Rows, tensor: int) -> int:
     """Return how many rows a ring must hold: newest done in a step minus oldest still needed."""
     producer = next(k for k, c in enumerate(columns) if c.tensor == tensor)
     height = columns[producer].height
     oldest = np.full(len(done), height)
     for k, column in enumerate(columns):
-        for t, source in column.sources:
+        for (t, _), first in zip(column.sources, column.first, strict=True):
             if t == tensor:
-                first = _first_needed(source, column, height)[_before(done[:, k])]
-                oldest = np.minimum(oldest, first)
+                oldest = np.minimum(oldest, first[before[:, k]])
     return max(1, min(int(np.max(done[:, producer] - oldest)), height))
