@@ -15,6 +15,7 @@ from tinydeploy.ops.base import Array, Kernel, Site
 GROUP = 4  # output channels of a tile
 _K_BYTES, _K_BYTES_2 = 17 * 4, 12 * 4  # machine code of one k for 3 and for 2 pixels
 _BAND = 3  # rows of output at a time: a tile is then a column of them
+_SHORT_CHUNK = 8  # terms that the unrolled loops hold where weights are not widened in flash
 _FEW = 3  # tiles of a call that expand weights on the fly
 _NARROW = 2  # columns of an image whose rows are streamed three at a time
 
@@ -160,6 +161,11 @@ def _bits(site: Site) -> int:
     return 8 if data is None or site.optimize == "speed" else weight_bits(data)
 
 
+def _most(site: Site) -> int:
+    """Return the terms of the longest chunk: fewer where code is to be small and they are rare."""
+    return pack.MAX_CHUNK if site.optimize == "speed" or _bits(site) < 8 else _SHORT_CHUNK
+
+
 def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Array]:
     """Return heads, stream and sizes of all groups of output channels.
 
@@ -175,7 +181,7 @@ def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Arra
     for first in _firsts(out_c):
         channels = slice(first, first + GROUP)
         w = weights[channels]
-        lengths = pack.chunks(w, plan.segments)
+        lengths = pack.chunks(w, plan.segments, _most(site))
         heads.append(pack.starts(start[channels], 0))
         columns = (scale.multiplier,) if compact else (scale.multiplier, scale.addend, scale.shift)
         heads.append(np.stack([_padded(a, width)[channels] for a in columns]).T.reshape(-1))
@@ -310,7 +316,7 @@ def _wide_bytes(site: Site, plan: _Plan, headers: int) -> int:
         return 0
     weights = _padded(plan.weights, max(plan.weights.shape[0], GROUP))
     return 8 * (1 + headers + int(weights.shape[1])) + 8 * max(
-        len(pack.chunks(weights[f : f + GROUP], plan.segments))
+        len(pack.chunks(weights[f : f + GROUP], plan.segments, _most(site)))
         for f in _firsts(plan.weights.shape[0])
     )
 

@@ -97,8 +97,8 @@ def bounds(weights: Array, start: Array) -> tuple[Array, Array]:
     )
 
 
-def chunks(weights: Array, segments: list[int]) -> list[int]:
-    """Cut each segment of k into the fewest chunks that fit; weights are [channels, k].
+def chunks(weights: Array, segments: list[int], most: int = MAX_CHUNK) -> list[int]:
+    """Cut each segment of k into the fewest chunks of up to `most`; weights are [channels, k].
 
     Greedy is optimal: a part of a chunk that fits, fits.
     """
@@ -111,7 +111,7 @@ def chunks(weights: Array, segments: list[int]) -> list[int]:
         while k < end:
             top, bottom = high[:, k].copy(), low[:, k].copy()
             n = 1
-            while k + n < end and n < MAX_CHUNK:
+            while k + n < end and n < most:
                 top, bottom = top + high[:, k + n], bottom + low[:, k + n]
                 if top.max() > 32767 or bottom.max() > 32768:
                     break
