@@ -274,6 +274,37 @@ class TestNodes:
         assert kernel.constants(selection.site(graph, 0, PROFILES["litert"]))["bits"] == 8
 
     @pytest.mark.parametrize("optimize", MODES)
+    @pytest.mark.parametrize(("zero", "least"), [(-128, 5), (11, 2)])
+    def test_sums_where_roundings_tie(self, zero: int, least: int, optimize: str) -> None:
+        """With multipliers of 2^-k, all sums of a few hundred neighbours: many lie between two
+        outputs, where an addend that is off by one shows."""
+        net, channels = Tame(default_rng(14)), 48
+        net.output(net.conv(net.input(32, 32, 2, zero=-17), channels, zero=zero))
+        k = least + np.arange(channels) % 4
+        x, w, b = net.nodes[-1].inputs
+        assert x is not None and w is not None and b is not None
+        # The scales of input and output must be powers of two, so that their ratio is one.
+        for t, scale in ((x, 2.0**-4), (net.nodes[-1].outputs[0], 2.0**-3)):
+            old = net.tensors[t].quantization
+            assert old is not None
+            fresh = Quantization((scale,), old.zero_points)
+            net.tensors[t] = replace(net.tensors[t], quantization=fresh)
+        scales = Quantization(tuple(2.0 ** (1.0 - k)), (0,) * channels, 0)
+        weights = np.tile(np.array([1, 9], np.int8), (channels, 1)).reshape(channels, 1, 1, 2)
+        net.tensors[w] = replace(net.tensors[w], data=constant(weights), quantization=scales)
+        low, high = (0, 200) if zero < 0 else (-100, 80)
+        middle = default_rng(15).integers(low, high, channels) << k
+        net.tensors[b] = replace(net.tensors[b], data=constant(middle.astype(np.int32)))
+        graph = net.graph()
+        verdict, _, selection = run_on(load_target("mps2-an386"), graph, optimize, samples=2)
+        assert verdict.bit_exact, verdict.first_mismatch
+        kernel = selection.kernels[0]
+        assert kernel is not None
+        how = kernel.constants(selection.site(graph, 0, PROFILES["litert"]))
+        assert how["bits"] == (8 if optimize == "balanced" else 16)
+        assert (how["uniform"] > 0) == (zero == -128)
+
+    @pytest.mark.parametrize("optimize", MODES)
     def test_multipliers_from_tiny_to_huge(self, optimize: str) -> None:
         """Shifts from -25 to +6: kernels take those that their constants can express."""
         net = Tame(default_rng(9))
