@@ -107,7 +107,7 @@ class Target(_Table, frozen=True, kw_only=True):
         "rv32imac-rvv",
         "host",
     ]
-    features: tuple[Literal["mul", "dsp", "mve"], ...] = ()
+    features: tuple[Literal["mul", "dsp", "mve", "zba", "zbb"], ...] = ()
     clock_hz: int
     stack_bytes: int
     chunk_bytes: int

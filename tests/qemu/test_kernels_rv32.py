@@ -38,17 +38,19 @@ MODES = ("speed", "balanced")
 TARGET = "riscv-virt"
 
 
-def exact(graph: Graph, optimize: str, *functions: str, profile: str = "litert") -> None:
+def exact(
+    graph: Graph, optimize: str, *functions: str, profile: str = "litert", target: str = TARGET
+) -> None:
     """Run on the emulator; every output must equal the reference's, and `functions` be used."""
     verdict, _, _ = run_on(
-        load_target(TARGET), graph, optimize, profile, samples=2, functions=functions
+        load_target(target), graph, optimize, profile, samples=2, functions=functions
     )
     assert verdict.bit_exact, verdict.first_mismatch
 
 
-def exact_by_rows(graph: Graph, optimize: str, *functions: str) -> None:
+def exact_by_rows(graph: Graph, optimize: str, *functions: str, machine: str = TARGET) -> None:
     """The same with every node streamed that can be, in segments as long as possible."""
-    target, litert = load_target(TARGET), PROFILES["litert"]
+    target, litert = load_target(machine), PROFILES["litert"]
     selection = select(graph, litert, core_of(target, optimize))
     rows = by_rows(graph, litert, selection)
     used = {k.function for k in rows.kernels if k}
@@ -63,7 +65,7 @@ def exact_by_rows(graph: Graph, optimize: str, *functions: str) -> None:
         else:
             cuts += [((p,), None) for p in nodes]
     plan = materialise(graph, litert, selection, cuts, "greedy", False)
-    generated = generate(graph, plan, litert, Provenance("lab", "", TARGET, "lab"))
+    generated = generate(graph, plan, litert, Provenance("lab", "", machine, "lab"))
     with TemporaryDirectory() as folder:
         firmware = build_firmware(
             generated.sources, target, max(plan.arena_bytes, 4), Path(folder),
@@ -252,6 +254,20 @@ def test_chain_with_a_residual(optimize: str) -> None:
     net.output(net.dense(e, 7))
     net.output(net.plus(net.input(3, 5, 7), net.input(3, 5, 7)))
     exact(net.graph(), optimize, "td_conv_2d_rv32", "td_add_rv32")
+
+
+@pytest.mark.parametrize("optimize", MODES)
+def test_shorter_code_with_zba_and_zbb(optimize: str) -> None:
+    net = Net(np.random.default_rng(11))
+    for activation in ("NONE", "RELU"):
+        x = net.conv(net.input(6, 7, 5), 6, activation=activation)
+        y = net.conv(net.depthwise(x, (3, 3), activation=activation), 5, (3, 3))
+        net.output(net.depthwise(y, (5, 5), activation=activation))
+        z = net.depthwise(net.conv(net.input(9, 1, 3), 4), (4, 1), activation=activation)
+        net.output(net.conv(z, 5, activation=activation))
+    exact(net.graph(), optimize, "td_conv_2d_rv32", "td_depthwise_rv32", target="riscv-virt-zb")
+    rows = ("td_conv_2d_rows_rv32", "td_depthwise_rows_rv32", "td_depthwise_column_rv32")
+    exact_by_rows(net.graph(), optimize, *rows, machine="riscv-virt-zb")
 
 
 @pytest.mark.parametrize("optimize", MODES)

@@ -103,7 +103,8 @@ def test_lists() -> None:
     targets = {row["target"] for row in json.loads(tinydeploy("targets", "--json").stdout)}
     assert {
         "mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", "microbit",
-        "netduinoplus2", "lm3s6965evb", "riscv-virt", "riscv-virt-rvv", "hifive1", "host",
+        "netduinoplus2", "lm3s6965evb", "riscv-virt", "riscv-virt-rvv", "riscv-virt-zb",
+        "hifive1", "host",
     } <= targets  # fmt: skip
     ops = json.loads(tinydeploy("ops", "--json").stdout)
     assert len(ops) >= 19 and all(row["supports"] for row in ops)

@@ -27,6 +27,7 @@ NAMES = {
     "netduinoplus2",
     "riscv-virt",
     "riscv-virt-rvv",
+    "riscv-virt-zb",
 }
 GOOD = (resources.folder("targets") / "microbit.toml").read_text()
 
@@ -59,6 +60,7 @@ def test_each_target_names_drivers_that_exist(target) -> None:  # type: ignore[n
         "mps3-an547",
         "riscv-virt",
         "riscv-virt-rvv",
+        "riscv-virt-zb",
     ],
 )
 def test_emulated_machines_hold_a_large_model(name: str) -> None:
