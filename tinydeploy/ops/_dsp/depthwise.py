@@ -26,10 +26,10 @@ class Params:
     pad_left: int
     plane: int  # bytes of a channel's columns in an input row
     touched: int  # columns of a plane that are read, rounded up to 4
-    zero_point: int
     out_pixel: int
     out_channel: int
     out_row: int  # bytes of an output row, for clamping
+    zero_point: int
     clamp: int
     clamp_min: int
     clamp_max: int
@@ -165,8 +165,8 @@ def _params(site: Site) -> Params:
     compact = None if site.optimize == "speed" else _compact(site)
     return Params(
         call.input().shape[3], g.out_w, g.pad_left,
-        site.input_layout(0).plane_bytes(call.input()), _scratch(site), call.input().zero_point,
-        *out_steps(site), int((low, high) != (-128, 127)), low, high,
+        site.input_layout(0).plane_bytes(call.input()), _scratch(site),
+        *out_steps(site), call.input().zero_point, int((low, high) != (-128, 127)), low, high,
         compact.exponent if compact else 0, 2 * call.output.zero_point + 1,
         compact.stream if compact else _stream(f),
     )  # fmt: skip

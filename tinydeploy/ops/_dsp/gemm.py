@@ -24,29 +24,31 @@ class Params:
     """Mirror the parameters of dsp/conv_2d.c.j2."""
 
     band: int
-    out_w: int
     kernel_h: int
+    stride_h: int
+    zero_point: int
+    lines: int
+    tiles: int  # tiles per call of the inner kernel
+    skip: int  # groups that the unrolled loop has too many
+    clamp: int
+    clamp_min: int
+    clamp_max: int
+    out_w: int
     segment: int  # bytes of one row of a patch
     pitch: int  # bytes from row to row in the order of the weights
     row_groups: int  # groups of four in a row, 0 where rows are no whole groups
-    stride_h: int
     step: int  # bytes between the patches of neighbouring pixels
     pad: int  # bytes of padding left of a row
     row: int  # bytes of an input row, with its padding if it is copied
-    zero_point: int
-    lines: int
     line_pad: int
     line_bytes: int
     out_pixel: int
     out_row: int  # bytes of an output row, for clamping
-    clamp: int
-    clamp_min: int
-    clamp_max: int
     groups: int
-    skip: int  # groups that the unrolled loop has too many
-    tiles: int  # tiles per call of the inner kernel
     patch: int  # bytes
     base: int  # what the addends of all channels share
+    channel: int  # bytes from one channel of an output to the next
+    first: int  # offset of the first channel computed, below 0 where it is none
     stream: Array
     stream_end: int  # words
 
@@ -74,6 +76,11 @@ class _Plan:
         return 16 if self.wide else 8
 
     @property
+    def ordered(self) -> bool:
+        """Tell whether channels come in order, so that their outputs need no offsets."""
+        return self.pairs == _in_order(self.matrix.shape[0])
+
+    @property
     def groups(self) -> int:
         """Groups of four taps."""
         return -(-int(self.matrix.shape[1]) // 4)
@@ -98,7 +105,7 @@ def _plan(site: Site) -> _Plan | None:
     assert weights is not None
     if not is_dsp(site) or site.optimize == "size" or call.output.elements == 0:
         return None
-    if g.dilation_h != 1 or g.dilation_w != 1:
+    if g.dilation_h != 1 or g.dilation_w != 1 or max(g.kernel_h, g.stride_h) >= 2**15:
         return None
     filters, in_c = call.output.shape[3], call.input().shape[3]
     if call.node.op == "CONV_2D" and weights.shape[3] == in_c:
@@ -141,8 +148,7 @@ def _plan(site: Site) -> _Plan | None:
 
 
 def _in_order(channels: int) -> tuple[tuple[int, int], ...]:
-    pairs = [(c, c + 1) for c in range(0, channels - 1, 2)]
-    return (*pairs, (-1, channels - 1)) if channels % 2 else tuple(pairs)
+    return tuple((c, c + 1) for c in range(-(channels % 2), channels - 1, 2))
 
 
 def _pairs(matrix: Array) -> tuple[tuple[int, int], ...] | None:
@@ -182,13 +188,13 @@ def _stream(plan: _Plan, channel_step: int, compact: Compact) -> Array:
             if not r.uniform:
                 tail += [r.right[c0], r.right[c1]]
         else:
-            words.append(np.array([bias[low], 256 * bias[c1] + bias[low]]))
+            shifts = int(compact.low[c0]), int(compact.high[c1])
+            words.append(np.array([256 * bias[low] + shifts[0], 256 * bias[c1] + shifts[1]]))
             h = 256 * w1 + w0
             words.append(np.stack([pair(h[:, k], h[:, k + 2]) for k in (0, 1)], axis=1).ravel())
-            tail = []
-            for c, shift in ((c0, compact.low[c0]), (c1, compact.high[c1])):
-                how = (c * channel_step << 16) | (int(compact.inner[c]) << 8) | int(shift)
-                tail += [compact.multiplier[c], how]
+            tail = [compact.multiplier[c0], compact.multiplier[c1]]
+            if not plan.ordered:
+                tail.append(c1 * channel_step << 16 | c0 * channel_step)
         words.append(np.array(tail))
     return wrap32(np.concatenate(words)).astype(np.int32)
 
@@ -251,13 +257,13 @@ def _params(band: int) -> Any:
         compact = compact_form(plan.requant, plan.bias, out.zero_point, False)
         stream = _stream(plan, channel, compact)
         return Params(
-            rows, s.width, g.kernel_h, g.kernel_w * in_c, plan.pitch,
+            rows, g.kernel_h, g.stride_h, call.input().zero_point, s.lines, s.tiles,
+            -plan.groups % plan.chunk, int((low, high) != (-128, 127)), low, high,
+            s.width, g.kernel_w * in_c, plan.pitch,
             plan.pitch // 4 if plan.pitch % 4 == 0 else 0,
-            g.stride_h, g.stride_w * in_c, s.pad, s.row, call.input().zero_point,
-            s.lines, g.pad_left * in_c, g.in_w * in_c,
+            g.stride_w * in_c, s.pad, s.row, g.pad_left * in_c, g.in_w * in_c,
             pixel, (out.shape[3] - 1) * channel + (s.width - 1) * pixel + 1,
-            int((low, high) != (-128, 127)), low, high,
-            plan.groups, -plan.groups % plan.chunk, s.tiles, s.patch, compact.base,
+            plan.groups, s.patch, compact.base, channel, -channel * (out.shape[3] % 2),
             stream, stream.size,
         )  # fmt: skip
 
@@ -285,6 +291,7 @@ def _constants(band: int) -> Any:
             "bits": 16 if plan.wide else 8,
             "uniform": plan.requant.uniform,
             "looped": int(plan.wide and plan.groups > plan.chunk),
+            "ordered": int(plan.ordered),
             "relu": int(not plan.requant.uniform and site.call.output.zero_point == -128),
             "tail": site.call.output.shape[2] % plan.pixels if alone else 0,
         }
