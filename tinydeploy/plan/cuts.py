@@ -46,14 +46,19 @@ class Way:
         return found[::-1]
 
 
-def front(problem: Problem) -> list[Way]:
+def front(problem: Problem, roomy: bool = False) -> list[Way]:
     """Return the ways that no other beats in both figures, least RAM first."""
     reached: list[list[Way]] = [[Way(0, 0.0)]]
     for options in problem.options[1:]:
         reached.append(
             _best(
                 [
-                    Way(max(way.peak, o.bytes), way.instructions + o.instructions, way, o.cut)
+                    Way(
+                        max(way.peak, o.roomy if roomy else o.bytes),
+                        way.instructions + o.instructions,
+                        way,
+                        o.cut,
+                    )
                     for o in options
                     for way in reached[o.start]
                 ]
@@ -76,11 +81,16 @@ def _best(ways: list[Way]) -> list[Way]:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Hold one way to execute order[start:end] as a segment: bytes and estimated instructions."""
+    """Hold one way to execute order[start:end] as a segment: bytes and estimated instructions.
+
+    `bytes` are the least that the segment can do with by itself; `roomy` are those with rings that
+    share with no one, which fits better between other segments.
+    """
 
     start: int
     cut: Cut
     bytes: int
+    roomy: int
     instructions: float
 
 
@@ -134,7 +144,8 @@ class Problem:
             nodes = order[start:end]
             first = nodes[0]
             if start == end - 1 and not self._shared_feed(first):
-                yield Option(start, (nodes, None), self._whole(first), self.count[first, False])
+                size = self._whole(first)
+                yield Option(start, (nodes, None), size, size, self.count[first, False])
             if self.rows.kernels[first] is None or nodes[-1] - first != len(nodes) - 1:
                 break  # not by rows, or a view lies between
             if len(nodes) > 1 and reduces(self.rows, first):
@@ -146,8 +157,8 @@ class Problem:
                 continue  # the inputs take more than these nodes ever will
             s = self.scheduler.stream(nodes, feeds)
             if len(nodes) > 1 or s.pairs or feeds:
-                size, count = self._streamed(nodes, s), self._instructions(nodes, s)
-                yield Option(start, (nodes, s), size, count)
+                count = self._instructions(nodes, s)
+                yield Option(start, (nodes, s), *self._streamed(nodes, s), count)
 
     def _fed(self, nodes: Sequence[int]) -> list[int]:
         """Return the inputs that arrive row by row while these nodes run."""
@@ -200,13 +211,17 @@ class Problem:
             self.whole[position] = total
         return self.whole[position]
 
-    def _streamed(self, nodes: Sequence[int], s: Stream) -> int:
-        """Return the bytes alive while a segment runs, its rings and scratch included."""
+    def _streamed(self, nodes: Sequence[int], s: Stream) -> tuple[int, int]:
+        """Return the bytes alive while a segment runs, its rings and scratch included; the same
+        with rings that share with no one.
+        """
         sizes = {t: self._held(t) for t in self._alive(nodes[0], nodes[-1])}
         layouts = streaming_selection(self.selection, self.rows, [s])
         for t in s.rings:
             sizes[t] = aligned(layouts.layout(t).bytes(self.graph.tensors[t]))
-        return sharing(sizes, s) + self._scratch(nodes, True)
+        scratch = self._scratch(nodes, True)
+        outer = {p: d for p, d in s.pairs.items() if not s.rings.keys() & {*p}}
+        return sharing(sizes, s, s.pairs) + scratch, sharing(sizes, s, outer) + scratch
 
     def _in_place(self, position: int) -> int:
         """Return what is saved when a single node's output takes over its input's buffer."""
@@ -223,19 +238,19 @@ class Problem:
         return 0
 
 
-def sharing(sizes: Mapping[int, int], s: Stream) -> int:
+def sharing(sizes: Mapping[int, int], s: Stream, pairs: Mapping[tuple[int, int], int]) -> int:
     """Return the bytes of tensors that live at the same time, some sharing as a segment allows."""
-    above = {x for _, x in s.pairs if x not in s.rings}
-    outputs = {y for y, t in s.pairs if t in s.rings}
+    above = {x for _, x in pairs if x not in s.rings}
+    outputs = {y for y, t in pairs if t in s.rings}
     if above:
         (x,) = above
-        under = [(sizes[y], d) for (y, t), d in s.pairs.items() if t == x and y in sizes]
-        rest = [y for y in sizes if (y, x) not in s.pairs and y != x]
+        under = [(sizes[y], d) for (y, t), d in pairs.items() if t == x and y in sizes]
+        rest = [y for y in sizes if (y, x) not in pairs and y != x]
         return stacked(sizes.get(x, 0), under) + sum(sizes[y] for y in rest)
     if outputs:
         y = max(outputs, key=lambda t: sizes.get(t, 0))
-        over = [(sizes[t], d) for (b, t), d in s.pairs.items() if b == y and t in sizes]
-        rest = [t for t in sizes if (y, t) not in s.pairs and t != y]
+        over = [(sizes[t], d) for (b, t), d in pairs.items() if b == y and t in sizes]
+        rest = [t for t in sizes if (y, t) not in pairs and t != y]
         return stacked(sizes.get(y, 0), (), over) + sum(sizes[t] for t in rest)
     return sum(sizes.values())
 

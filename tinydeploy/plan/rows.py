@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import PLAIN, Kernel, Op, Site, op_named
-from tinydeploy.plan.select import Selection
+from tinydeploy.plan.select import Around, Core, Selection, site_of
 from tinydeploy.plan.stream import Stream
 
 
@@ -43,14 +44,27 @@ def streaming_selection(
 def _row_kernel(
     graph: Graph, profile: IntegerProfile, selection: Selection, position: int
 ) -> Kernel | None:
+    around = replace(selection, streamed=frozenset({position})).around(graph, position)
+    own = selection.kernels[position]
+    assert own is not None
+    return _found(graph, position, profile, selection.core, around, own)
+
+
+@lru_cache(maxsize=1 << 14)
+def _found(
+    graph: Graph,
+    position: int,
+    profile: IntegerProfile,
+    core: Core,
+    around: Around,
+    own: Kernel,
+) -> Kernel | None:
     op = op_named(graph.nodes[position].op)
-    site = replace(selection, streamed=frozenset({position})).site(graph, position, profile)
+    site = site_of(graph, position, profile, core, around)
     for kernel in op.reductions:
         if kernel.accepts(site):
             return kernel
     if _is_image(site, op):
-        own = selection.kernels[position]
-        assert own is not None
         # Portable C, the last, is no substitute for a family's kernel.
         others = [k for k in op.kernels[:-1] if k is not own and _same_layouts(site, op, k)]
         for kernel in (own, *others):

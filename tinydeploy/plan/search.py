@@ -14,7 +14,7 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.passes import prove
 from tinydeploy.plan.arena import allocate_greedy
 from tinydeploy.plan.cost import layer_instructions
-from tinydeploy.plan.cuts import Cut, Problem, front
+from tinydeploy.plan.cuts import Cut, Problem, Way, front
 from tinydeploy.plan.exact import allocate_exact, solver_installed
 from tinydeploy.plan.layout import Buffer, MemoryPlan, Segment, aligned
 from tinydeploy.plan.liveness import Needs, buffers_of
@@ -24,11 +24,12 @@ from tinydeploy.plan.select import Selection
 from tinydeploy.plan.stream import Scheduler, Stream, stacked
 from tinydeploy.plan.strips import Strips, joined, promising, split, work_factor
 
-_SOLVER_SECONDS = 1.0
-_SOLVED = 3  # plans of a front whose buffers are placed exactly where greed misses the bound
+_SOLVER_SECONDS = 2.0
+_SOLVED = 2  # plans of a front whose buffers are placed exactly where greed misses the bound
 
 
-_MATERIALISED = 8  # points of the front for which buffers are placed
+# Points of the fronts for which buffers are placed; rings that share are harder to place.
+_MATERIALISED, _ROOMY = 8, 3
 # The default plan may cost this many times the instructions of the fastest, by goal.
 SLACK = {"speed": 1.0, "balanced": 1.04, "size": 1.04}
 
@@ -133,10 +134,7 @@ def _in_strips(
 def _choices(problem: Problem, allocator: str) -> list[Choice]:
     """Return the front of a network, each plan's buffers placed."""
     graph, profile, selection = problem.graph, problem.profile, problem.selection
-    ways = front(problem)
-    last = len(ways) - 1
-    if last >= _MATERIALISED:
-        ways = [ways[k * last // (_MATERIALISED - 1)] for k in range(_MATERIALISED)]
+    ways = _some(front(problem), _MATERIALISED) + _some(front(problem, roomy=True), _ROOMY)
     streamed = bool(problem.feeds)
     choices = [
         Choice(
@@ -153,6 +151,12 @@ def _choices(problem: Problem, allocator: str) -> list[Choice]:
             again = plan_segments(graph, profile, selection, segments, allocator, streamed)
             choices[k] = replace(choices[k], plan=again)
     return choices
+
+
+def _some(ways: list[Way], most: int) -> list[Way]:
+    """Return at most so many ways, evenly from least RAM to least instructions."""
+    last = len(ways) - 1
+    return ways if last < most else [ways[k * last // (most - 1)] for k in range(most)]
 
 
 def _front(choices: Sequence[Choice]) -> list[Choice]:

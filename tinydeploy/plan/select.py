@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TypeAlias
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import PLAIN, Call, Kernel, Layout, Op, Site, op_named
+
+Around: TypeAlias = tuple[tuple[int, Layout], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +44,17 @@ class Selection:
 
     def site(self, graph: Graph, position: int, profile: IntegerProfile) -> Site:
         """Return what the kernel of a node is asked with."""
-        c = self.core
-        node, layouts = graph.nodes[position], self.layouts
-        if position in self.streamed:
-            layouts = dict(layouts)
-            for i in (*node.inputs, *node.outputs):
-                if i is not None and not self.layout(i).ring:
-                    layouts[i] = replace(self.layout(i), ring=graph.tensors[i].rows)
-        return Site(
-            Call(graph, node), profile, c.isa, c.features, c.optimize, layouts, c.tight
-        )  # fmt: skip
+        return site_of(graph, position, profile, self.core, self.around(graph, position))
+
+    def around(self, graph: Graph, position: int) -> Around:
+        """Return the layouts of a node's own tensors that are not plain, as a kernel sees them."""
+        node, found = graph.nodes[position], {}
+        for i in (*node.inputs, *node.outputs):
+            if i is not None and (i in self.layouts or position in self.streamed):
+                found[i] = self.layout(i)
+                if position in self.streamed and not found[i].ring:
+                    found[i] = replace(found[i], ring=graph.tensors[i].rows)
+        return tuple(found.items())
 
     def accumulators(self, graph: Graph, position: int, profile: IntegerProfile) -> int:
         """Return the bytes that a node's kernel keeps from one row of its input to the next."""
@@ -72,7 +77,31 @@ class Selection:
         kernel = self.kernels[position]
         if kernel is None:
             return 0
-        return kernel.scratch(self.site(graph, position, profile))
+        around = self.around(graph, position)
+        return _scratch(kernel, graph, position, profile, self.core, around)
+
+
+def site_of(
+    graph: Graph, position: int, profile: IntegerProfile, core: Core, around: Around
+) -> Site:
+    """Return what the kernel of a node is asked with, given the layouts of its tensors."""
+    return Site(
+        Call(graph, graph.nodes[position]), profile, core.isa, core.features, core.optimize,
+        dict(around), core.tight,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1 << 14)
+def _scratch(
+    kernel: Kernel,
+    graph: Graph,
+    position: int,
+    profile: IntegerProfile,
+    core: Core,
+    around: Around,
+) -> int:
+    """Return a kernel's scratch memory; kernels pack weights for that, and a search asks often."""
+    return kernel.scratch(site_of(graph, position, profile, core, around))
 
 
 def select(
