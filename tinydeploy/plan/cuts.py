@@ -29,10 +29,14 @@ Cut = tuple[tuple[int, ...], Stream | None]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Hold a way to execute the nodes up to a cut: bytes at its peak, estimated instructions."""
+    """Hold a way to execute the nodes up to a cut: bytes at its peak, estimated instructions.
+
+    `cost` is what ways are compared by beside the peak.
+    """
 
     peak: int
     instructions: float
+    cost: float
     before: Way | None = None
     cut: Cut | None = None
 
@@ -46,32 +50,29 @@ class Way:
         return found[::-1]
 
 
-def front(problem: Problem, roomy: bool = False) -> list[Way]:
-    """Return the ways that no other beats in both figures, least RAM first."""
-    reached: list[list[Way]] = [[Way(0, 0.0)]]
+def front(problem: Problem, lean: bool = False) -> list[Way]:
+    """Return the ways that no other beats in peak and instructions, least RAM first.
+
+    Where `lean`, instead of instructions the sum of all segments' bytes counts, rings sharing with
+    no one: such segments fit better between each other.
+    """
+    reached: list[list[Way]] = [[Way(0, 0.0, 0.0)]]
     for options in problem.options[1:]:
-        reached.append(
-            _best(
-                [
-                    Way(
-                        max(way.peak, o.roomy if roomy else o.bytes),
-                        way.instructions + o.instructions,
-                        way,
-                        o.cut,
-                    )
-                    for o in options
-                    for way in reached[o.start]
-                ]
-            )
-        )
+        ways = []
+        for o in options:
+            size, cost = (o.roomy, float(o.roomy)) if lean else (o.bytes, o.instructions)
+            for w in reached[o.start]:
+                count = w.instructions + o.instructions
+                ways.append(Way(max(w.peak, size), count, w.cost + cost, w, o.cut))
+        reached.append(_best(ways))
     return reached[-1]
 
 
 def _best(ways: list[Way]) -> list[Way]:
-    """Drop the ways that another one beats; peaks and counts equal, the earlier one stays."""
+    """Drop the ways that another one beats; peaks and costs equal, the earlier one stays."""
     kept: list[Way] = []
-    for way in sorted(ways, key=lambda w: (w.peak, w.instructions)):
-        if not kept or way.instructions < kept[-1].instructions:
+    for way in sorted(ways, key=lambda w: (w.peak, w.cost)):
+        if not kept or way.cost < kept[-1].cost:
             kept.append(way)
     if len(kept) > _KEPT:
         last = len(kept) - 1

@@ -28,8 +28,8 @@ _SOLVER_SECONDS = 2.0
 _SOLVED = 2  # plans of a front whose buffers are placed exactly where greed misses the bound
 
 
-# Points of the fronts for which buffers are placed; rings that share are harder to place.
-_MATERIALISED, _ROOMY = 8, 3
+# Points of the fronts for which buffers are placed.
+_MATERIALISED, _LEAN = 8, 2
 # The default plan may cost this many times the instructions of the fastest, by goal.
 SLACK = {"speed": 1.0, "balanced": 1.04, "size": 1.04}
 
@@ -134,7 +134,7 @@ def _in_strips(
 def _choices(problem: Problem, allocator: str) -> list[Choice]:
     """Return the front of a network, each plan's buffers placed."""
     graph, profile, selection = problem.graph, problem.profile, problem.selection
-    ways = _some(front(problem), _MATERIALISED) + _some(front(problem, roomy=True), _ROOMY)
+    ways = _some(front(problem), _MATERIALISED) + front(problem, lean=True)[:_LEAN]
     streamed = bool(problem.feeds)
     choices = [
         Choice(
