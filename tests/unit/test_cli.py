@@ -76,6 +76,8 @@ def test_plan_prints_and_draws(tmp_path: Path) -> None:
     layer = ("--schedule", "layer")
     text = tinydeploy("plan", DIGITS, "--svg", svg, "--target", "microbit", *layer).stdout
     assert "arena" in text and "does NOT fit" in text
+    front = tinydeploy("plan", DIGITS, "--input", "streamed").stdout
+    assert "front" in front and "<- this plan" in front
     root = ET.parse(svg).getroot()
     document = json.loads(tinydeploy("plan", DIGITS, "--json").stdout)
     memory = document["memory"]

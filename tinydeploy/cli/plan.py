@@ -45,7 +45,7 @@ def command(
     from tinydeploy.report.assemble import assemble
     from tinydeploy.report.explanation import explanation_figures, explanation_lines
     from tinydeploy.report.memory_map import memory_map_svg
-    from tinydeploy.report.plan_table import show_plan
+    from tinydeploy.report.plan_table import show_front, show_plan
     from tinydeploy.targets import load_target
 
     board = load_target(target) if target else None
@@ -81,6 +81,8 @@ def command(
 
     def show(console: Any) -> None:
         show_plan(console, prepared.graph, prepared.plan, board, verbose)
+        if len(prepared.front) > 1:
+            show_front(console, prepared.front, prepared.plan)
         for line in lines:
             console.print(line, markup=False, soft_wrap=True)
         if svg:

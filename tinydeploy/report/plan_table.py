@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -9,6 +11,7 @@ from tinydeploy.ir import Graph
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.liveness import executed
 from tinydeploy.plan.planner import peak_step
+from tinydeploy.plan.search import Choice
 from tinydeploy.targets import Target
 
 _BAR = 24
@@ -47,3 +50,17 @@ def show_plan(
     console.print(table)
     if len(shown) < len(positions):
         console.print(f"{len(positions) - len(shown)} steps with fewer bytes alive: -v shows them")
+
+
+def show_front(console: Console, front: Sequence[Choice], plan: MemoryPlan) -> None:
+    """Print the plans that no other beats: RAM against estimated instructions."""
+    fastest = min(c.instructions for c in front)
+    console.print("front  arena bytes   instructions (estimated)", markup=False)
+    for choice in front:
+        factor = f", {choice.mac_factor:.2f} times the MACs" if choice.strips else ""
+        chosen = "  <- this plan" if choice.plan == plan else ""
+        console.print(
+            f"       {choice.plan.arena_bytes:>11,}   {choice.instructions / fastest:8.3f} "
+            f"of the fastest's{factor}{chosen}",
+            markup=False,
+        )
