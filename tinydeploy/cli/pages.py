@@ -52,13 +52,11 @@ def front_points(prepared: Prepared) -> list[FrontPoint]:
         runs = [s for s in choice.plan.segments if s.kind == "streamed"]
         nodes = sum(len(s.nodes) for s in runs)
         label = f"{nodes} nodes row by row" if runs else "layer by layer"
+        if choice.strips:
+            label += f", {choice.strips.parts} strips"
+        arena, count = choice.plan.arena_bytes, round(choice.instructions)
         chosen = choice.plan is prepared.plan
-        # No plan computes anything twice, and only the chosen one is built.
-        points.append(
-            FrontPoint(
-                label, choice.plan.arena_bytes, round(choice.instructions), None, 1.0, chosen
-            )
-        )
+        points.append(FrontPoint(label, arena, count, None, choice.mac_factor, chosen))
     return points
 
 
