@@ -75,10 +75,7 @@ def test_headers_say_when_rows_are_read_again() -> None:
 
 @pytest.mark.parametrize("by_rows", [False, True])
 def test_the_camera_of_the_readme(by_rows: bool, tmp_path: Path) -> None:
-    """Its code, word for word, around two networks: strict compilers, the same bits.
-
-    The example reads its image, which is small, as a whole.
-    """
+    """Its code, word for word, around two networks: strict compilers, the same bits."""
     section = README.partition("## A camera, line by line\n")[2]
     (snippet,) = re.findall(r"```c\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
     model = tmp_path / "model.tflite"
@@ -87,7 +84,7 @@ def test_the_camera_of_the_readme(by_rows: bool, tmp_path: Path) -> None:
     clock = pipeline.Clock()
     wanted = Wanted("streamed", streamed_input=True)
     prepared = pipeline.prepare(model, "litert", "greedy", clock, wanted=wanted)
-    assert any(segment.feeds for segment in prepared.plan.segments) == by_rows
+    assert any(segment.feeds for segment in prepared.plan.segments)
     pipeline.generate_sources(prepared, load_target("host"), clock).sources.write(tmp_path)
     (tmp_path / "main.c").write_text(snippet + CAMERA)
     sources = ["main.c", "model.c", "model_weights.c"]

@@ -45,7 +45,7 @@ def assemble(
         memory=_memory(plan, firmware, stack_bytes),
         plan=doc.PlanFigures(
             input="streamed" if plan.streamed_input else "ram",
-            mac_factor=1.0,
+            mac_factor=next((c.mac_factor for c in front if c.plan is plan), 1.0),
             allocator=plan.allocator,
             segments=[_segment(graph, view) for view in segment_views(graph, plan)],
             front=[
@@ -53,6 +53,7 @@ def assemble(
                     arena_bytes=c.plan.arena_bytes,
                     instructions=round(c.instructions),
                     chosen=c.plan is plan,
+                    mac_factor=c.mac_factor,
                 )
                 for c in front
             ],

@@ -79,6 +79,7 @@ class FrontFigures(_Part, frozen=True, kw_only=True):
     arena_bytes: int
     instructions: int
     chosen: bool
+    mac_factor: float = 1.0
 
 
 class PlanFigures(_Part, frozen=True, kw_only=True):
