@@ -116,10 +116,11 @@ class _Run:
         spans = []
         for index, needed_rows in taken:
             self.check(index, needed_rows, where)
-            exact = op.in_place(call, call.node.inputs.index(index)) and plan.offset_of(
-                index
-            ) == plan.offset_of(out)
-            if not exact:
+            # Element by element, at or below what is read, never ahead of it.
+            behind = op.in_place(call, call.node.inputs.index(index)) and all(
+                self.span(out, r)[0] <= self.span(index, r)[0] for r in written
+            )
+            if not behind:
                 spans += [self.span(index, r) for r in needed_rows]
         private = [
             (places[position], places[position] + size)

@@ -154,6 +154,8 @@ class Scheduler:
             distance = np.full(len(done), -height * row_in)
             for k, source, first in users:
                 if k == w and self._in_place(nodes, columns, k, source):
+                    # Exactly over what it reads, or below, but never ahead of it.
+                    distance = np.maximum(distance, 0)
                     continue
                 # Who comes before the writer has read its rows of this step, who comes later,
                 # or is the writer itself, has not.
