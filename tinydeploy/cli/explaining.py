@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tinydeploy.errors import UsageError
 from tinydeploy.ir import Graph
 from tinydeploy.pipeline import Clock, Prepared
 from tinydeploy.plan import search
@@ -20,6 +21,10 @@ def explained(
 
     Takes `seconds` at most, but for the first change.
     """
+    if prepared.strips:
+        raise UsageError(
+            "--explain looks at networks as they are, not in strips", "", "leave out --mac-factor"
+        )
     profile, core, wanted = prepared.profile, prepared.plan.selection.core, prepared.wanted
     if wanted.ram is not None:
         # A budget asks for the fastest plan within it; here the question is how small it can be.
