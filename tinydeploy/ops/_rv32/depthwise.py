@@ -12,7 +12,7 @@ from tinydeploy.ops._rv32 import pack
 from tinydeploy.ops.base import Array, Kernel, Site
 
 _MAX_TILE = 8
-_MAX_TAPS = 16  # filter columns, unrolled
+MAX_TAPS = 16  # filter columns, unrolled
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Params:
     nudge: int
     half: int
     weights: Array  # [out_c][kernel_h * kernel_w], int32 times 4 when wide, else int8
-    heads: Array  # int32 [out_c][bias, multiplier, addend, shift], see _tables
+    heads: Array  # int32 [out_c][bias, multiplier, addend, shift], see tables
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """Hold the window with its longer axis along the columns, and the scaling."""
 
     turned: bool  # an image of one column is seen as one row
@@ -64,7 +64,7 @@ class _Plan:
     scale: pack.Scaling
 
 
-def _plan(site: Site, rows_given: bool = False) -> _Plan | None:
+def plan_of(site: Site, rows_given: bool = False) -> Plan | None:
     from tinydeploy.ops.depthwise_conv_2d import params as portable
 
     call = site.call
@@ -81,7 +81,7 @@ def _plan(site: Site, rows_given: bool = False) -> _Plan | None:
     in_h, in_w, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dil_h, dil_w, top, left = (
         shape
     )
-    if kernel_w > _MAX_TAPS:
+    if kernel_w > MAX_TAPS:
         return None
     if turned:
         stride_h = dil_h = 1
@@ -100,25 +100,25 @@ def _plan(site: Site, rows_given: bool = False) -> _Plan | None:
     )  # fmt: skip
     if scale is None:
         return None
-    return _Plan(
+    return Plan(
         turned, in_h, in_w, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dil_h, dil_w,
         top, left, rows, pitch, start, scale,
     )  # fmt: skip
 
 
 def accepts(site: Site) -> bool:
-    return _able(site) and _plan(site) is not None
+    return able(site) and plan_of(site) is not None
 
 
-def _able(site: Site) -> bool:
+def able(site: Site) -> bool:
     return site.isa == "rv32imac" and site.optimize != "size" and site.call.output.elements > 0
 
 
-def _compact(site: Site, plan: _Plan) -> bool:
+def is_compact(site: Site, plan: Plan) -> bool:
     return site.optimize != "speed" and plan.scale.compact
 
 
-def _tables(site: Site, plan: _Plan, factor: int = 1) -> tuple[Array, Array]:
+def tables(site: Site, plan: Plan, factor: int = 1) -> tuple[Array, Array]:
     """Return the weights [out_c, kernel_h * kernel_w] and heads of all channels.
 
     For speed all have a factor 4; else the biases have `factor`. In compact form a head is bias and
@@ -131,7 +131,7 @@ def _tables(site: Site, plan: _Plan, factor: int = 1) -> tuple[Array, Array]:
     if site.optimize == "speed":
         weights, factor = weights.astype(np.int32) * 4, 4
     columns = [wrap32(plan.start * factor).astype(np.int32), scale.multiplier]
-    if _compact(site, plan):
+    if is_compact(site, plan):
         weights = np.concatenate([weights, scale.exponents[:, None]], axis=1)
     else:
         columns += [scale.addend, scale.shift]
@@ -141,7 +141,7 @@ def _tables(site: Site, plan: _Plan, factor: int = 1) -> tuple[Array, Array]:
 def params(site: Site) -> Params:
     from tinydeploy.ops.depthwise_conv_2d import params as portable
 
-    plan = _plan(site)
+    plan = plan_of(site)
     assert plan is not None
     p = portable(site.call, site.profile)
     out_c = p.weights.shape[2]
@@ -149,21 +149,21 @@ def params(site: Site) -> Params:
         plan.in_h, plan.in_w, p.in_c, p.depth_multiplier, _plane(plan), plan.pitch,
         plan.top * plan.pitch + plan.left, -p.in_offset, plan.out_h, plan.out_w, out_c,
         plan.kernel_h, plan.stride_h * plan.pitch, plan.dilation_h * plan.pitch,
-        p.clamp_min, p.clamp_max, plan.scale.nudge, plan.scale.half, *_tables(site, plan),
+        p.clamp_min, p.clamp_max, plan.scale.nudge, plan.scale.half, *tables(site, plan),
     )  # fmt: skip
 
 
-def _plane(plan: _Plan) -> int:
+def _plane(plan: Plan) -> int:
     return -(-plan.rows * plan.pitch // 4) * 4
 
 
 def scratch(site: Site) -> int:
-    plan = _plan(site)
+    plan = plan_of(site)
     assert plan is not None
     return _plane(plan)
 
 
-def _tile(width: int) -> int:
+def tile_of(width: int) -> int:
     """Return the number of columns computed together that wastes least, the widest of equals."""
     sizes = range(min(width, _MAX_TILE), 0, -1)
     # A tile costs about as much as one more output, besides its outputs.
@@ -171,16 +171,16 @@ def _tile(width: int) -> int:
 
 
 def constants(site: Site) -> dict[str, int]:
-    plan = _plan(site)
+    plan = plan_of(site)
     assert plan is not None
     return {
         "kernel_w": plan.kernel_w,
         "stride": plan.stride_w,
         "dilation": plan.dilation_w,
-        "tile": _tile(plan.out_w),
+        "tile": tile_of(plan.out_w),
         "away": int(plan.scale.signed),
         "wide": int(site.optimize == "speed"),
-        "compact": int(_compact(site, plan)),
+        "compact": int(is_compact(site, plan)),
     }
 
 
@@ -208,7 +208,7 @@ class Params3x3:
     heads: Array  # int32 [out_c][4 * bias, multiplier, addend, shift]
 
 
-def _pitch_3x3(plan: _Plan, site: Site) -> int:
+def _pitch_3x3(plan: Plan, site: Site) -> int:
     """Return the bytes of a plane's row, which the code has as constants: few different ones."""
     if site.optimize == "speed":
         return plan.pitch
@@ -222,7 +222,7 @@ def accepts_3x3(site: Site) -> bool:
     """
     if site.optimize != "speed" or not accepts(site) or not _plain(site):
         return False
-    plan = _plan(site)
+    plan = plan_of(site)
     assert plan is not None
     return (
         not plan.turned
@@ -234,7 +234,7 @@ def accepts_3x3(site: Site) -> bool:
 
 
 def params_3x3(site: Site) -> Params3x3:
-    plan = _plan(site)
+    plan = plan_of(site)
     assert plan is not None
     p, pitch = params(site), _pitch_3x3(plan, site)
     return Params3x3(
@@ -244,13 +244,13 @@ def params_3x3(site: Site) -> Params3x3:
 
 
 def scratch_3x3(site: Site) -> int:
-    plan = _plan(site)
+    plan = plan_of(site)
     assert plan is not None
     return -(-plan.rows * _pitch_3x3(plan, site) // 4) * 4
 
 
 def constants_3x3(site: Site) -> dict[str, int]:
-    plan = _plan(site)
+    plan = plan_of(site)
     assert plan is not None
     return {
         "stride": plan.stride_w,
@@ -258,239 +258,25 @@ def constants_3x3(site: Site) -> dict[str, int]:
         "odd": plan.out_w % 2,
         "away": int(plan.scale.signed),
         "wide": int(site.optimize == "speed"),
-        "compact": int(_compact(site, plan)),
+        "compact": int(is_compact(site, plan)),
     }
 
 
-@dataclass(frozen=True, slots=True)
-class RowsParams:
-    """Mirror td_depthwise_rows_rv32_params."""
-
-    in_w: int
-    in_c: int
-    multiplier_: int
-    left: int
-    fill: int
-    out_w: int
-    out_c: int
-    kernel_h: int
-    pitch: int
-    clamp_min: int
-    clamp_max: int
-    nudge: int
-    half: int
-    weights: Array
-    heads: Array
-
-
-def accepts_rows(site: Site) -> bool:
-    return _able(site) and _plan(site, rows_given=True) is not None
-
-
-def params_rows(site: Site) -> RowsParams:
-    from tinydeploy.ops.depthwise_conv_2d import params as portable
-
-    plan = _plan(site, rows_given=True)
-    assert plan is not None
-    p = portable(site.call, site.profile)
-    return RowsParams(
-        plan.in_w, p.in_c, p.depth_multiplier, plan.left, -p.in_offset, plan.out_w,
-        p.weights.shape[2], plan.kernel_h, plan.pitch, p.clamp_min, p.clamp_max,
-        plan.scale.nudge, plan.scale.half, *_tables(site, plan),
-    )  # fmt: skip
-
-
-def scratch_rows(site: Site) -> int:
-    """Return the bytes of one channel of the rows with their padding."""
-    plan = _plan(site, rows_given=True)
-    assert plan is not None
-    return -(-plan.kernel_h * plan.pitch // 4) * 4
-
-
-def constants_rows(site: Site) -> dict[str, int]:
-    plan = _plan(site, rows_given=True)
-    assert plan is not None
-    return {
-        "kernel_w": plan.kernel_w,
-        "stride": plan.stride_w,
-        "dilation": plan.dilation_w,
-        "tile": _tile(plan.out_w),
-        "away": int(plan.scale.signed),
-        "wide": int(site.optimize == "speed"),
-        "compact": int(_compact(site, plan)),
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnParams:
-    """Mirror td_depthwise_column_rv32_params."""
-
-    channels: int
-    fill: int
-    clamp_min: int
-    clamp_max: int
-    nudge: int
-    half: int
-    weights: Array
-    heads: Array
-
-
-def accepts_column(site: Site) -> bool:
-    """Accept images of one column: what filters of one column make of audio."""
-    from tinydeploy.ops.depthwise_conv_2d import params as portable
-
-    if not accepts_rows(site):
-        return False
-    plan, p = _plan(site, rows_given=True), portable(site.call, site.profile)
-    assert plan is not None
-    one = plan.in_w == plan.out_w == plan.kernel_w == p.depth_multiplier == 1
-    return one and plan.left == 0 and plan.kernel_h <= _MAX_TAPS
-
-
-def params_column(site: Site) -> ColumnParams:
-    p = params_rows(site)
-    return ColumnParams(
-        p.out_c, p.fill, p.clamp_min, p.clamp_max, p.nudge, p.half, p.weights, p.heads
-    )
-
-
-def _pads(site: Site) -> int:
-    plan = _plan(site, rows_given=True)
-    assert plan is not None
-    last = (plan.out_h - 1) * plan.stride_h + (plan.kernel_h - 1) * plan.dilation_h
-    return int(plan.top > 0 or last >= plan.in_h)
-
-
-def constants_column(site: Site) -> dict[str, int]:
-    plan = _plan(site, rows_given=True)
-    assert plan is not None
-    return {
-        "taps": plan.kernel_h,
-        "pads": _pads(site),
-        "away": int(plan.scale.signed),
-        "wide": int(site.optimize == "speed"),
-        "compact": int(_compact(site, plan)),
-    }
-
-
-def scratch_column(site: Site) -> int:
-    """Return the bytes of a row of zero points."""
-    return -(-site.call.output.shape[3] // 4) * 4 if _pads(site) else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Rows3x3Params:
-    """Mirror td_depthwise_3x3_rows_rv32_params."""
-
-    channels: int
-    clamp_min: int
-    clamp_max: int
-    nudge: int
-    half: int
-    fill: int
-    bytes: int
-    weights: Array
-    heads: Array
-
-
-def _right(plan: _Plan) -> int:
-    """Return the columns of padding on the right that outputs read."""
-    return max(0, (plan.out_w - 1) * plan.stride_w + 3 - plan.left - plan.in_w)
-
-
-def accepts_3x3_rows(site: Site) -> bool:
-    """Accept 3x3 filters of stride 1 or 2 with at most one column of padding on each side."""
-    from tinydeploy.ops.depthwise_conv_2d import params as portable
-
-    if not accepts_rows(site):
-        return False
-    plan, p = _plan(site, rows_given=True), portable(site.call, site.profile)
-    assert plan is not None
-    return (
-        plan.kernel_h == plan.kernel_w == 3
-        and plan.stride_w <= 2
-        and plan.dilation_w == p.depth_multiplier == 1
-        and plan.left <= 1
-        and _right(plan) <= 1
-        and plan.out_w >= 2
-        and plan.in_w >= 2
-        and _has_rows(plan)
-    )
-
-
-def _has_rows(plan: _Plan) -> bool:
-    """Tell whether every row of output reads a row of the image."""
-    first = np.arange(plan.out_h) * plan.stride_h - plan.top
-    rows = first[:, None] + np.arange(plan.kernel_h) * plan.dilation_h
-    return bool(((rows >= 0) & (rows < plan.in_h)).any(1).all())
-
-
-def params_3x3_rows(site: Site) -> Rows3x3Params:
-    plan = _plan(site, rows_given=True)
-    assert plan is not None
-    p = params_rows(site)
-    return Rows3x3Params(
-        p.in_c, p.clamp_min, p.clamp_max, p.nudge, p.half, p.fill,
-        (p.out_w - _right(plan)) * p.in_c, *_tables(site, plan, 4),
-    )  # fmt: skip
-
-
-def constants_3x3_rows(site: Site) -> dict[str, int]:
-    plan = _plan(site, rows_given=True)
-    assert plan is not None
-    return {
-        "stride": plan.stride_w,
-        "left": plan.left,
-        "right": _right(plan),
-        "away": int(plan.scale.signed),
-        "wide": int(site.optimize == "speed"),
-        "compact": int(_compact(site, plan)),
-    }
-
-
-DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (
-    Kernel(
-        "rv32/depthwise_3x3",
-        "td_depthwise_3x3_rv32",
-        accepts=accepts_3x3,
-        params=params_3x3,
-        constants=constants_3x3,
-        scratch=scratch_3x3,
-        whole=_plain,
-    ),
-    Kernel(
-        "rv32/depthwise_3x3_rows",
-        "td_depthwise_3x3_rows_rv32",
-        accepts=accepts_3x3_rows,
-        params=params_3x3_rows,
-        constants=constants_3x3_rows,
-        by_rows=True,
-    ),
-    Kernel(
-        "rv32/depthwise",
-        "td_depthwise_rv32",
-        accepts=accepts,
-        params=params,
-        constants=constants,
-        scratch=scratch,
-        whole=_plain,
-    ),
-    Kernel(
-        "rv32/depthwise_column",
-        "td_depthwise_column_rv32",
-        accepts=accepts_column,
-        params=params_column,
-        constants=constants_column,
-        scratch=scratch_column,
-        by_rows=True,
-    ),
-    Kernel(
-        "rv32/depthwise_rows",
-        "td_depthwise_rows_rv32",
-        accepts=accepts_rows,
-        params=params_rows,
-        constants=constants_rows,
-        scratch=scratch_rows,
-        by_rows=True,
-    ),
+PLANES_3X3 = Kernel(
+    "rv32/depthwise_3x3",
+    "td_depthwise_3x3_rv32",
+    accepts=accepts_3x3,
+    params=params_3x3,
+    constants=constants_3x3,
+    scratch=scratch_3x3,
+    whole=_plain,
+)
+PLANES = Kernel(
+    "rv32/depthwise",
+    "td_depthwise_rv32",
+    accepts=accepts,
+    params=params,
+    constants=constants,
+    scratch=scratch,
+    whole=_plain,
 )
