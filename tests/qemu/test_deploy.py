@@ -41,10 +41,10 @@ def document(*arguments: object, code: int = 0) -> dict:
 
 @pytest.mark.parametrize("target", [t.name for t in list_targets()])
 def test_example_on_every_target(target: str, tmp_path: Path) -> None:
-    """Boards too small for the example run a smaller model, and refuse the example."""
+    """Boards too small for the example, layer by layer, refuse that and run a smaller model."""
     model = DIGITS
     if target in SMALL_BOARDS:
-        tinydeploy("deploy", DIGITS, "--target", target, code=4)
+        tinydeploy("deploy", DIGITS, "--target", target, "--schedule", "layer", code=4)
         model = tmp_path / "small.tflite"
         model.write_bytes(residual_network())
     d = document("deploy", model, "--target", target)
@@ -130,7 +130,8 @@ def test_expected_outputs_of_another_runtime(tmp_path: Path) -> None:
 def test_public_models(name: str, target: str) -> None:
     d = document("deploy", MODELS / f"{name}.tflite", "--target", target)
     assert d["verify"]["bit_exact"] and d["verify"]["samples"] == 8
-    assert d["memory"]["optimal"]
+    # Rings that may share bytes have no simple optimum: the bound can be below any placement.
+    assert d["memory"]["arena_bytes"] <= 1.15 * d["memory"]["lower_bound_bytes"]
 
 
 @pytest.mark.skipif(not MODELS.name, reason="TINYDEPLOY_MODELS is not set")
@@ -144,15 +145,14 @@ def test_deploy_is_quick(name: str, limit: float) -> None:
 
 @pytest.mark.parametrize("target", ["mps2-an386", "mps2-an505", "riscv-virt"])
 def test_streamed_schedule_on_the_device(target: str, tmp_path: Path) -> None:
-    """Row by row: the same bits, never more memory, hardly more instructions."""
-    whole = document("deploy", DIGITS, "--target", target, "--samples", 2)
+    """Row by row: the same bits from much less memory, for few more instructions."""
+    layers = ["--schedule", "layer", "--samples", 2]
+    whole = document("deploy", DIGITS, "--target", target, *layers)
     out = tmp_path / "out"
     arguments = ["deploy", DIGITS, "--target", target, "--samples", 2, "--schedule", "streamed"]
     d = document(*arguments, "--out", out)
     assert d["verify"]["bit_exact"]
-    assert d["memory"]["arena_bytes"] <= whole["memory"]["arena_bytes"]
-    assert d["profile_run"]["total"] <= 1.04 * whole["profile_run"]["total"]
+    assert d["memory"]["arena_bytes"] < 0.5 * whole["memory"]["arena_bytes"]
+    assert d["profile_run"]["total"] <= 1.15 * whole["profile_run"]["total"]
     assert document("verify", out, "--samples", 1)["verify"]["bit_exact"]
-    if target != "riscv-virt":
-        assert d["memory"]["arena_bytes"] < 0.8 * whole["memory"]["arena_bytes"]
-        assert any(s["kind"] == "streamed" for s in d["plan"]["segments"])
+    assert any(s["kind"] == "streamed" for s in d["plan"]["segments"])

@@ -182,7 +182,7 @@ def test_plan_writes_a_page_and_names_segments(tmp_path: Path) -> None:
     assert len(front) > 1 and [p["arena_bytes"] for p in front if p["chosen"]] == [arena]
     text = page.read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>")
-    assert "layer by layer" in text and "<b>(chosen)</b>" in text
+    assert "row by row" in text and "<b>(chosen)</b>" in text
 
 
 def test_places_cover_the_plan() -> None:

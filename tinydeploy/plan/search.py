@@ -98,7 +98,15 @@ def plan(
         for strips in promising(problem, wanted.mac_factor):
             choices += _in_strips(graph, profile, strips, feeds, allocator, reselect)
     choices = _front(choices)
-    chosen = choices[_choose(choices, wanted, SLACK[selection.core.optimize])]
+    index = _choose(choices, wanted, SLACK[selection.core.optimize])
+    chosen = choices[index]
+    greedy = chosen.plan.allocator == "greedy" and not chosen.plan.optimal
+    if greedy and allocator != "greedy" and chosen.strips is None:
+        same = replace(selection, core=chosen.plan.selection.core)
+        segments, streamed = chosen.plan.segments, wanted.streamed_input
+        again = plan_segments(graph, profile, same, segments, allocator, streamed)
+        if again.arena_bytes < chosen.plan.arena_bytes:
+            chosen = choices[index] = replace(chosen, plan=again)
     _check_fits(chosen.plan, wanted)
     return chosen, tuple(choices)
 
