@@ -192,6 +192,8 @@ class Op:
     checks: each docstring is the sentence the user reads; returns the offending figures or None.
     shape: the output shapes.
     reference: integer arrays to integer arrays; THE semantics.
+    float_reference: float32 arrays to float32 arrays, what a float model means; None where float
+        networks cannot have the operator.
     params: what the C kernel reads.
     region: rows of the inputs that a row of the output needs; None when not streamable.
     rows: how many rows the output has, a row being what one kernel call writes.
@@ -226,6 +228,7 @@ class Op:
     columns: Callable[[Call], tuple[RowSource, ...] | None] = whole_tensor
     narrow: Callable[[Call, int, int], Any] = same_attributes
     view: bool = False
+    float_reference: Callable[[Call, list[Array]], list[Array]] | None = None
 
 
 def portable(template: str) -> tuple[Kernel, ...]:
