@@ -6,6 +6,7 @@ Operators check what they support (ops/*.py, `checks`); here are the claims that
 from __future__ import annotations
 
 from tinydeploy.errors import ModelError
+from tinydeploy.ir import DType
 from tinydeploy.ops import Call, Op
 from tinydeploy.ops import _pool as pool
 from tinydeploy.ops import _window as window
@@ -37,8 +38,8 @@ def check_operands(op: Op, call: Call) -> None:
                 f"{op.name} lacks an input that it needs", f"input {position}", "", where
             )
         tensor = call.input(position)
-        if not tensor.constant:
-            continue
+        if not tensor.constant or tensor.dtype is DType.FLOAT32:
+            continue  # float networks are quantised, or refused where integers are needed
         if tensor.dtype.value != "int8":
             raise ModelError(
                 f"{op.name} reads a constant that is not int8", tensor.dtype.value, "", where

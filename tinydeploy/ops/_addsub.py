@@ -107,6 +107,9 @@ def make(name: str, summary: str, options: str, sign: int) -> Op:
         table = reader.options(getattr(tflite, options))
         return Attributes(reader.activation(table.FusedActivationFunction()))
 
+    def float_reference(call: Call, values: list[Array]) -> list[Array]:
+        return [window.activate(values[0] + sign * values[1], call.attributes.activation)]
+
     return Op(
         name=name,
         summary=summary,
@@ -114,6 +117,7 @@ def make(name: str, summary: str, options: str, sign: int) -> Op:
         checks=(int8_in_out, elementwise.shapes_broadcast, scales_usable),
         shape=elementwise.shape,
         reference=_reference(sign),
+        float_reference=float_reference,
         params=lambda call, profile: params(call, sign),
         region=elementwise.region,
         columns=elementwise.columns,

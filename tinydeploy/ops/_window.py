@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from tinydeploy.ir import Tensor
 from tinydeploy.numerics.fixedpoint import quantize_float, quantize_multiplier
@@ -102,7 +101,7 @@ def narrowed(window: Window, g: Geometry, left: int, right: int) -> Window:
     return replace(window, pad_top=g.pad_top, pad_bottom=below, pad_left=left, pad_right=right)
 
 
-def patches(x: NDArray[np.int64], g: Geometry, fill: int) -> NDArray[np.int64]:
+def patches(x: Array, g: Geometry, fill: float) -> Array:
     """Return all windows of an image [1, H, W, C] as [out_h, out_w, kernel_h, kernel_w, C]."""
     reach_h = (g.kernel_h - 1) * g.dilation_h + 1
     reach_w = (g.kernel_w - 1) * g.dilation_w + 1
@@ -130,6 +129,21 @@ def clamp_range(activation: str, output: Tensor) -> tuple[int, int]:
     if activation == "RELU6":
         high = min(high, stored(6.0))
     return low, high
+
+
+_CLAMPS = {"NONE": (None, None), "RELU": (0, None), "RELU6": (0, 6), "RELU_N1_TO_1": (-1, 1)}
+
+
+def activate(values: Array, activation: str) -> Array:
+    """Apply a fused activation to real values."""
+    low, high = _CLAMPS[activation]
+    return values if low is None else np.clip(values, low, high)
+
+
+def float_bias(call: Call) -> Array | float:
+    """Return the bias of a float node, 0 when it has none."""
+    data = call.input(2).data if call.has_input(2) else None
+    return 0.0 if data is None else data.reshape(-1)
 
 
 def channel_multipliers(

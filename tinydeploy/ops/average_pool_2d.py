@@ -32,6 +32,13 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [np.clip(out, p.clamp_min, p.clamp_max).astype(np.int8)[None]]
 
 
+def float_reference(call: Call, values: list[Array]) -> list[Array]:
+    g = pool.geometry(call)
+    total = window.patches(values[0], g, 0).sum(axis=(2, 3))
+    count = window.patches(np.ones((1, g.in_h, g.in_w, 1), np.float32), g, 0).sum(axis=(2, 3))
+    return [window.activate(total / np.maximum(count, 1), call.attributes.window.activation)[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class RowsParams:
     """Mirror td_average_pool_2d_rows_params."""
@@ -72,6 +79,7 @@ OP = Op(
     checks=(int8_in_out, batch_is_one, same_quantization),
     shape=pool.shape,
     reference=reference,
+    float_reference=float_reference,
     params=pool.params,
     region=lambda call: window.rows_of(pool.geometry(call)),
     columns=lambda call: window.columns_of(pool.geometry(call)),

@@ -231,6 +231,13 @@ class Op:
     float_reference: Callable[[Call, list[Array]], list[Array]] | None = None
 
 
+def alike_on_floats(
+    reference: Callable[[Call, list[Array], Any], list[Array]],
+) -> Callable[[Call, list[Array]], list[Array]]:
+    """Return the float reference of an operator that only moves values."""
+    return lambda call, values: reference(call, values, None)
+
+
 def portable(template: str) -> tuple[Kernel, ...]:
     """Return the kernel list of an operator that has only its portable C kernel."""
     return (Kernel(template, f"td_{template}", by_rows=True),)

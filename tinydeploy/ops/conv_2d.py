@@ -86,6 +86,20 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [out.astype(np.int8)[None]]
 
 
+def float_reference(call: Call, values: list[Array]) -> list[Array]:
+    g, filters = window.convolution(call), values[1]
+    taps = window.patches(values[0], g, 0)
+    out_c, per_group_in = filters.shape[0], filters.shape[3]
+    groups = values[0].shape[3] // per_group_in
+    parts = [
+        taps[..., k * per_group_in : (k + 1) * per_group_in].reshape(g.out_h * g.out_w, -1)
+        @ filters[k * out_c // groups : (k + 1) * out_c // groups].reshape(out_c // groups, -1).T
+        for k in range(groups)
+    ]
+    out = np.concatenate(parts, axis=-1).reshape(1, g.out_h, g.out_w, out_c)
+    return [window.activate(out + window.float_bias(call), call.attributes.activation)]
+
+
 def params(call: Call, profile: IntegerProfile) -> Params:
     g = window.convolution(call)
     inp, weights, output = call.input(), call.input(1), call.output
@@ -112,6 +126,7 @@ OP = Op(
             window.bias_is_constant),
     shape=shape,
     reference=reference,
+    float_reference=float_reference,
     params=params,
     region=lambda call: window.rows_of(window.convolution(call)),
     columns=lambda call: window.columns_of(window.convolution(call)),

@@ -77,6 +77,17 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [out.astype(np.int8)[None]]
 
 
+def float_reference(call: Call, values: list[Array]) -> list[Array]:
+    g, filters = window.convolution(call), values[1][0]
+    taps = window.patches(values[0], g, 0)
+    multiplier = filters.shape[2] // values[0].shape[3]
+    out = np.zeros((g.out_h, g.out_w, filters.shape[2]), np.float32)
+    for y in range(g.kernel_h):
+        for x in range(g.kernel_w):
+            out += np.repeat(taps[:, :, y, x], multiplier, axis=-1) * filters[y, x]
+    return [window.activate(out + window.float_bias(call), call.attributes.activation)[None]]
+
+
 def params(call: Call, profile: IntegerProfile) -> Params:
     g = window.convolution(call)
     inp, weights, output = call.input(), call.input(1), call.output
@@ -104,6 +115,7 @@ OP = Op(
             window.bias_is_constant),
     shape=shape,
     reference=reference,
+    float_reference=float_reference,
     params=params,
     region=lambda call: window.rows_of(window.convolution(call)),
     columns=lambda call: window.columns_of(window.convolution(call)),

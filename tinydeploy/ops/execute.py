@@ -1,4 +1,4 @@
-"""Turn input arrays into every value of the network, with the integer reference: the oracle."""
+"""Turn input arrays into every value of the network: in integers, the oracle, or in float."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydeploy.errors import ModelError
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import op_named
@@ -33,6 +34,29 @@ def run_all(graph: Graph, inputs: Sequence[Array], profile: IntegerProfile) -> l
         for index, array in zip(node.outputs, results, strict=True):
             values[index] = array
     return [empty if v is None else v for v in values]
+
+
+def run_floats(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
+    """Return the value of every tensor of a float graph, by index.
+
+    `inputs` are float32 arrays of the shapes of `graph.inputs`. Raises ModelError for a node
+    that has no meaning on floats.
+    """
+    empty = np.zeros(0, np.float32)
+    values = [empty if t.data is None else t.data for t in graph.tensors]
+    for index, array in zip(graph.inputs, inputs, strict=True):
+        assert array.shape == graph.tensors[index].shape and array.dtype == np.float32
+        values[index] = array
+    for node in graph.nodes:
+        reference = op_named(node.op).float_reference
+        if reference is None:
+            raise ModelError(f"{node.op} cannot be computed in float", where=node.name)
+        results = reference(
+            Call(graph, node), [empty if i is None else values[i] for i in node.inputs]
+        )
+        for index, array in zip(node.outputs, results, strict=True):
+            values[index] = array.astype(np.float32, copy=False)
+    return values
 
 
 def run_outputs(graph: Graph, inputs: Sequence[Array], profile: IntegerProfile) -> list[Array]:

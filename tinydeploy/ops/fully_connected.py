@@ -78,6 +78,12 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [out.astype(np.int8).reshape(call.output.shape)]
 
 
+def float_reference(call: Call, values: list[Array]) -> list[Array]:
+    x, weights = values[0], values[1]
+    out = x.reshape(-1, weights.shape[1]) @ weights.T + window.float_bias(call)
+    return [window.activate(out, call.attributes.activation).reshape(call.output.shape)]
+
+
 def params(call: Call, profile: IntegerProfile) -> Params:
     inp, weights, output = call.input(), call.input(1), call.output
     assert weights.data is not None and weights.quantization is not None
@@ -103,6 +109,7 @@ OP = Op(
     checks=(int8_in_out, matrix_fits, window.weights_are_constant, window.bias_is_constant),
     shape=shape,
     reference=reference,
+    float_reference=float_reference,
     params=params,
     macs=lambda call: call.output.elements * call.input(1).shape[1],
     kernels=kernels("FULLY_CONNECTED", "fully_connected"),

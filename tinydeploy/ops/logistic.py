@@ -54,6 +54,11 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [_table(call, profile)[values[0].astype(np.int64) + 128]]
 
 
+def float_reference(call: Call, values: list[Array]) -> list[Array]:
+    with np.errstate(over="ignore"):
+        return [np.float32(1) / (np.float32(1) + np.exp(-values[0]))]
+
+
 OP = Op(
     name="LOGISTIC",
     summary="logistic function through an exact 256-entry table",
@@ -61,6 +66,7 @@ OP = Op(
     checks=(int8_in_out, output_is_probability, scale_in_range),
     shape=lambda call: [call.input().shape],
     reference=reference,
+    float_reference=float_reference,
     params=lambda call, profile: lookup.Params(call.input().row_bytes, _table(call, profile)),
     region=lookup.region,
     columns=lookup.region,

@@ -25,6 +25,11 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [np.clip(out, p.clamp_min, p.clamp_max).astype(np.int8)[None]]
 
 
+def float_reference(call: Call, values: list[Array]) -> list[Array]:
+    out = window.patches(values[0], pool.geometry(call), -np.inf).max(axis=(2, 3))
+    return [window.activate(out, call.attributes.window.activation)[None]]
+
+
 OP = Op(
     name="MAX_POOL_2D",
     summary="maximum over windows",
@@ -32,6 +37,7 @@ OP = Op(
     checks=(int8_in_out, batch_is_one, same_quantization),
     shape=pool.shape,
     reference=reference,
+    float_reference=float_reference,
     params=pool.params,
     region=lambda call: window.rows_of(pool.geometry(call)),
     columns=lambda call: window.columns_of(pool.geometry(call)),

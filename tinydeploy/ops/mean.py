@@ -120,6 +120,11 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [np.clip(out + p.out_offset, -128, 127).astype(np.int8).reshape(call.output.shape)]
 
 
+def float_reference(call: Call, values: list[Array]) -> list[Array]:
+    mean = values[0].mean(axis=call.attributes.axes, dtype=np.float32)
+    return [mean.reshape(call.output.shape)]
+
+
 @dataclass(frozen=True, slots=True)
 class RowsParams:
     """Mirror td_mean_rows_params."""
@@ -161,6 +166,7 @@ OP = Op(
     checks=(int8_in_out, two_runs, sum_fits, multiplier_in_range),
     shape=shape,
     reference=reference,
+    float_reference=float_reference,
     params=params,
     kernels=kernels("MEAN", "mean"),
     reductions=(GLOBAL,),

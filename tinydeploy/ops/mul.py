@@ -73,6 +73,10 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [np.clip(out + p.out_offset, p.clamp_min, p.clamp_max).astype(np.int8)]
 
 
+def float_reference(call: Call, values: list[Array]) -> list[Array]:
+    return [window.activate(values[0] * values[1], call.attributes.activation)]
+
+
 OP = Op(
     name="MUL",
     summary="product of two tensors, broadcasting",
@@ -80,6 +84,7 @@ OP = Op(
     checks=(int8_in_out, elementwise.shapes_broadcast, multiplier_in_range),
     shape=elementwise.shape,
     reference=reference,
+    float_reference=float_reference,
     params=params,
     region=elementwise.region,
     columns=elementwise.columns,

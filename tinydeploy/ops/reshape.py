@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops.base import Array, Call, Inside, Op, int8_in_out, same_quantization
+from tinydeploy.ops.base import (
+    Array,
+    Call,
+    Inside,
+    Op,
+    alike_on_floats,
+    int8_in_out,
+    same_quantization,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,7 @@ OP = Op(
     checks=(int8_in_out, same_quantization),
     shape=lambda call: [call.attributes.shape],
     reference=reference,
+    float_reference=alike_on_floats(reference),
     kernels=(),
     inside=inside,
     view=True,

@@ -70,6 +70,12 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [softmax_row(values[0].astype(np.int64), table).astype(np.int8)]
 
 
+def float_reference(call: Call, values: list[Array]) -> list[Array]:
+    scores = np.float32(call.attributes.beta) * values[0]
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return [powers / powers.sum(axis=-1, keepdims=True)]
+
+
 def params(call: Call, profile: IntegerProfile) -> Params:
     inp = call.input()
     table = _table(call)
@@ -83,6 +89,7 @@ OP = Op(
     checks=(int8_in_out, output_is_probability, scale_in_range, depth_in_range),
     shape=lambda call: [call.input().shape],
     reference=reference,
+    float_reference=float_reference,
     params=params,
     region=lambda call: (RowSource(),),
     in_place=lambda call, position: True,

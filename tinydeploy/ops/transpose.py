@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops.base import Array, Call, Op, int8_in_out, portable, same_quantization
+from tinydeploy.ops.base import (
+    Array,
+    Call,
+    Op,
+    alike_on_floats,
+    int8_in_out,
+    portable,
+    same_quantization,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,7 @@ OP = Op(
     checks=(int8_in_out, same_quantization, rank_at_most_4),
     shape=shape,
     reference=reference,
+    float_reference=alike_on_floats(reference),
     params=params,
     kernels=portable("transpose"),
 )
