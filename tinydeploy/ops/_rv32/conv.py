@@ -14,10 +14,8 @@ from tinydeploy.ops.base import Array, Kernel, Site
 
 GROUP = 4  # output channels of a tile
 _K_BYTES, _K_BYTES_2 = 17 * 4, 12 * 4  # machine code of one k for 3 and for 2 pixels
-_BAND = 3  # rows of output at a time: a tile is then a column of them
+BAND = 3  # rows of output at a time: a tile is then a column of them
 _SHORT_CHUNK = 8  # terms that the unrolled loops hold where weights are not widened in flash
-_FEW = 3  # tiles of a call that expand weights on the fly
-_NARROW = 2  # columns of an image whose rows are streamed three at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,42 +40,13 @@ class Params:
     scratch_rows: int
     nudge: int
     half: int
-    heads: Array  # int32 [groups][4 starts + 4 x (multiplier, addend, shift)], see _tables
+    heads: Array  # int32 [groups][4 starts + 4 x (multiplier, addend, shift)], see tables
     stream: Array  # int32, two-field words with headers; packed [groups][k][4] when not wide
     sizes: Array  # uint16: words of each group's stream; int8 chunk lengths when not wide
 
 
 @dataclass(frozen=True, slots=True)
-class RowsParams:
-    """Mirror td_conv_2d_rows_rv32_params."""
-
-    in_w: int
-    in_c: int
-    stride_w: int
-    left: int
-    kernel_w: int
-    taps: int
-    out_c: int
-    groups: int
-    first: int
-    inner: int
-    loose: int
-    band: int
-    stride_h: int
-    in_zero: int
-    zeros: int
-    clamp_min: int
-    clamp_max: int
-    signed_: int
-    nudge: int
-    half: int
-    heads: Array
-    stream: Array
-    sizes: Array
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """Hold what accepts, params and scratch agree on."""
 
     direct: bool  # pixels are read where they are
@@ -94,7 +63,7 @@ class _Plan:
     weights: Array  # [out_c, k]
 
 
-def _plan(site: Site) -> _Plan | None:
+def plan_of(site: Site) -> Plan | None:
     from tinydeploy.ops.conv_2d import params as portable
 
     call = site.call
@@ -127,13 +96,13 @@ def _plan(site: Site) -> _Plan | None:
     )  # fmt: skip
     if scale is None or w.shape[1] >= 16000:
         return None
-    band = _BAND if not direct and g.dilation_h == 1 and g.out_h >= _BAND else 1
+    band = BAND if not direct and g.dilation_h == 1 and g.out_h >= BAND else 1
     first = min(-(-g.pad_left // g.stride_w), g.out_w)
     last = (g.in_w - g.kernel_w + g.pad_left) // g.stride_w  # floor
     inner = min(last, g.out_w - 1) - first + 1
     if inner < 2:  # not a tile
         first = inner = 0
-    return _Plan(
+    return Plan(
         direct, whole, pitch, band, g.stride_h, first, inner, [run] * g.kernel_h, pitch - run,
         start, scale, w,
     )  # fmt: skip
@@ -142,20 +111,20 @@ def _plan(site: Site) -> _Plan | None:
 def accepts(site: Site) -> bool:
     if site.isa != "rv32imac" or site.optimize == "size":
         return False
-    return site.call.output.elements > 0 and _plan(site) is not None
+    return site.call.output.elements > 0 and plan_of(site) is not None
 
 
 def _padded(array: Array, count: int) -> Array:
     return np.concatenate([array, np.zeros((count - len(array), *array.shape[1:]), array.dtype)])
 
 
-def _firsts(out_c: int) -> list[int]:
+def firsts(out_c: int) -> list[int]:
     """Return the first channel of each group; the last one may overlap the one before."""
     last = max(out_c - GROUP, 0)
     return [*range(0, last, GROUP), last]
 
 
-def _bits(site: Site) -> int:
+def bits_of(site: Site) -> int:
     """Return the bits that each weight takes in flash where it is not widened there."""
     data = site.call.input(1).data
     return 8 if data is None or site.optimize == "speed" else weight_bits(data)
@@ -163,10 +132,10 @@ def _bits(site: Site) -> int:
 
 def _most(site: Site) -> int:
     """Return the terms of the longest chunk: fewer where code is to be small and they are rare."""
-    return pack.MAX_CHUNK if site.optimize == "speed" or _bits(site) < 8 else _SHORT_CHUNK
+    return pack.MAX_CHUNK if site.optimize == "speed" or bits_of(site) < 8 else _SHORT_CHUNK
 
 
-def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Array]:
+def tables(site: Site, plan: Plan, streamed: bool) -> tuple[Array, Array, Array]:
     """Return heads, stream and sizes of all groups of output channels.
 
     In compact form a head is 4 starts and 4 multipliers, the exponents precede the sizes.
@@ -178,7 +147,7 @@ def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Arra
     weights, start = _padded(plan.weights, width), _padded(plan.starts, width)
     scale = plan.scale
     heads, streams, sizes = [], [], []
-    for first in _firsts(out_c):
+    for first in firsts(out_c):
         channels = slice(first, first + GROUP)
         w = weights[channels]
         lengths = pack.chunks(w, plan.segments, _most(site))
@@ -194,7 +163,7 @@ def _tables(site: Site, plan: _Plan, streamed: bool) -> tuple[Array, Array, Arra
             streams.append(words)
             sizes.append(np.array([len(words)], np.uint16))
         else:
-            streams.append(_fours(w) if _bits(site) == 8 else _packed(w, _bits(site)))
+            streams.append(_fours(w) if bits_of(site) == 8 else _packed(w, bits_of(site)))
             sizes.append(_lengths(lengths, opens, streamed))
     return np.concatenate(heads).astype(np.int32), np.concatenate(streams), np.concatenate(sizes)
 
@@ -226,48 +195,18 @@ def _lengths(lengths: list[int], opens: list[bool], streamed: bool) -> Array:
 def params(site: Site) -> Params:
     from tinydeploy.ops.conv_2d import params as portable
 
-    plan, call = _plan(site), site.call
+    plan, call = plan_of(site), site.call
     assert plan is not None
     p, g = portable(call, site.profile), window.convolution(call)
     pixels = call.output.elements // p.out_c if plan.whole else p.out_w
     return Params(
-        pixels, g.stride_w * p.in_c, p.out_c, len(_firsts(p.out_c)),
+        pixels, g.stride_w * p.in_c, p.out_c, len(firsts(p.out_c)),
         _rows(plan, g.kernel_h), g.in_w * p.in_c, g.pad_left * p.in_c, plan.pitch,
         plan.band, plan.stride_h * plan.pitch,
         -p.in_offset, p.clamp_min, p.clamp_max, int(plan.scale.signed), plan.skip,
         _rows_bytes(plan, site), plan.scale.nudge, plan.scale.half,
-        *_tables(site, plan, streamed=False),
+        *tables(site, plan, streamed=False),
     )  # fmt: skip
-
-
-def params_rows(site: Site) -> RowsParams:
-    from tinydeploy.ops.conv_2d import params as portable
-
-    plan, call = _plan(site), site.call
-    assert plan is not None
-    p, g = portable(call, site.profile), window.convolution(call)
-    return RowsParams(
-        g.in_w, p.in_c, g.stride_w, g.pad_left, g.kernel_w, g.kernel_h, p.out_c,
-        len(_firsts(p.out_c)), *_columns(site, plan), _rows_band(site), g.stride_h,
-        -p.in_offset, _zeros(site), p.clamp_min, p.clamp_max, int(plan.scale.signed),
-        plan.scale.nudge, plan.scale.half, *_tables(site, plan, streamed=True),
-    )  # fmt: skip
-
-
-def _columns(site: Site, plan: _Plan) -> tuple[int, int, int]:
-    """Return the first column and the number of those that are tiled in place, and the others."""
-    out_w = window.convolution(site.call).out_w
-    if _rows_band(site) == _BAND:
-        return 0, out_w, 0
-    return plan.first, plan.inner, out_w - plan.inner
-
-
-def _zeros(site: Site) -> int:
-    """Return the bytes of zero points that stand for a row outside the image."""
-    g = window.convolution(site.call)
-    inside = g.pad_top == 0
-    inside = inside and (g.out_h - 1) * g.stride_h + (g.kernel_h - 1) * g.dilation_h < g.in_h
-    return 0 if inside else -(-g.kernel_w * site.call.input().shape[3] // 4) * 4
 
 
 def stream(words: Array, lengths: list[int], opens: list[bool], skip: int | None) -> Array:
@@ -300,133 +239,78 @@ def _header(advance: int, size: int, entry: int) -> Array:
     return np.array([advance & 0xFFFF | size << 16, entry], np.uint32).view(np.int32)
 
 
-def _rows(plan: _Plan, kernel_h: int) -> int:
+def _rows(plan: Plan, kernel_h: int) -> int:
     """Return the rows of input that are copied at a time."""
     return 0 if plan.direct else (plan.band - 1) * plan.stride_h + kernel_h
 
 
-def _rows_bytes(plan: _Plan, site: Site) -> int:
+def _rows_bytes(plan: Plan, site: Site) -> int:
     """Return the scratch bytes of the copied rows."""
     return _rows(plan, site.call.input(1).shape[1]) * plan.pitch
 
 
-def _wide_bytes(site: Site, plan: _Plan, headers: int) -> int:
+def wide_bytes(site: Site, plan: Plan, headers: int) -> int:
     """Return the scratch bytes of a group's expanded stream with so many headers added."""
     if site.optimize == "speed":
         return 0
     weights = _padded(plan.weights, max(plan.weights.shape[0], GROUP))
     return 8 * (1 + headers + int(weights.shape[1])) + 8 * max(
         len(pack.chunks(weights[f : f + GROUP], plan.segments, _most(site)))
-        for f in _firsts(plan.weights.shape[0])
+        for f in firsts(plan.weights.shape[0])
     )
 
 
 def scratch(site: Site) -> int:
     """Return the bytes of: copied rows, a group's expanded stream, a tile of narrow output."""
-    plan = _plan(site)
+    plan = plan_of(site)
     assert plan is not None
-    return _rows_bytes(plan, site) + 16 + _wide_bytes(site, plan, 0)
-
-
-def scratch_rows(site: Site) -> int:
-    """Return the bytes of: where pixels are, zero points, windows at the border, the stream."""
-    plan = _plan(site)
-    assert plan is not None
-    g = window.convolution(site.call)
-    loose = _columns(site, plan)[2]
-    size = (1 + -(-loose // 3)) * g.kernel_h * 16 + _zeros(site)
-    size += -(-_outside(site) * g.kernel_h * plan.segments[0] // 4) * 4
-    return size + (0 if _direct(site) else _wide_bytes(site, plan, g.kernel_h - 1))
-
-
-def _outside(site: Site) -> int:
-    """Return how many columns' windows reach beyond the image."""
-    g = window.convolution(site.call)
-    starts = np.arange(g.out_w) * g.stride_w - g.pad_left
-    return int(((starts < 0) | (starts + g.kernel_w > g.in_w)).sum())
+    return _rows_bytes(plan, site) + 16 + wide_bytes(site, plan, 0)
 
 
 def constants(site: Site) -> dict[str, int]:
-    plan = _plan(site)
+    plan = plan_of(site)
     assert plan is not None
     return {
         "wide": int(site.optimize == "speed"),
         "compact": int(_compact(site, plan)),
-        "bits": _bits(site),
+        "bits": bits_of(site),
     }
 
 
-def constants_rows(site: Site) -> dict[str, int]:
-    return {**constants(site), "direct": int(_direct(site))}
-
-
-def _direct(site: Site) -> bool:
-    """Tell whether tiles expand weights on the fly: too few of them to expand them before."""
-    tiles = -(-window.convolution(site.call).out_w * _rows_band(site) // 3)
-    return site.optimize != "speed" and _bits(site) == 8 and tiles <= _FEW
-
-
-def _compact(site: Site, plan: _Plan) -> bool:
+def _compact(site: Site, plan: Plan) -> bool:
     return site.optimize != "speed" and plan.scale.compact
 
 
 def _whole(site: Site) -> bool:
-    plan = _plan(site)
+    plan = plan_of(site)
     return plan is not None and plan.whole
 
 
 def _accepts_band(site: Site) -> bool:
     if not accepts(site):
         return False
-    plan = _plan(site)
-    return plan is not None and plan.band == _BAND
+    plan = plan_of(site)
+    return plan is not None and plan.band == BAND
 
 
-def _rows_band(site: Site) -> int:
-    """Return the rows of output per streamed call: more than 1 where rows are narrow."""
-    g = window.convolution(site.call)
-    plan = _plan(site)
-    return _BAND if plan is not None and plan.direct and g.out_w <= _NARROW else 1
-
-
-def _accepts_narrow(site: Site) -> bool:
-    return accepts(site) and _rows_band(site) == _BAND
-
-
-def _packs(kernel: Kernel) -> Kernel:
+def packs(kernel: Kernel) -> Kernel:
     """Return the kernel for weights that it keeps packed in flash."""
-    return replace(kernel, accepts=lambda site: kernel.accepts(site) and _bits(site) < 8)
+    return replace(kernel, accepts=lambda site: kernel.accepts(site) and bits_of(site) < 8)
 
 
-CONV_2D: tuple[Kernel, ...] = (
-    *(
-        Kernel(
-            "rv32/conv_2d",
-            "td_conv_2d_rv32",
-            accepts=condition,
-            params=params,
-            constants=constants,
-            scratch=scratch,
-            whole=whole,
-            band=band,
-        )
-        for condition, band, whole in (
-            (_accepts_band, _BAND, lambda site: False),
-            (accepts, 1, _whole),
-        )
-    ),
-    *(
-        Kernel(
-            "rv32/conv_2d_rows",
-            "td_conv_2d_rows_rv32",
-            accepts=condition,
-            params=params_rows,
-            constants=constants_rows,
-            scratch=scratch_rows,
-            band=band,
-            by_rows=True,
-        )
-        for condition, band in ((_accepts_narrow, _BAND), (accepts, 1))
-    ),
+PLANES: tuple[Kernel, ...] = tuple(
+    Kernel(
+        "rv32/conv_2d",
+        "td_conv_2d_rv32",
+        accepts=condition,
+        params=params,
+        constants=constants,
+        scratch=scratch,
+        whole=whole,
+        band=band,
+    )
+    for condition, band, whole in (
+        (_accepts_band, BAND, lambda site: False),
+        (accepts, 1, _whole),
+    )
 )
-CONV_2D_PACKED: tuple[Kernel, ...] = tuple(_packs(k) for k in CONV_2D)

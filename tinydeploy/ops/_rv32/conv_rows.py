@@ -1,0 +1,137 @@
+"""Offer the convolution for RV32IM row by row, for streamed images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinydeploy.ops import _window as window
+from tinydeploy.ops._rv32.conv import (
+    BAND,
+    Plan,
+    accepts,
+    bits_of,
+    constants,
+    firsts,
+    plan_of,
+    tables,
+    wide_bytes,
+)
+from tinydeploy.ops.base import Array, Kernel, Site
+
+_FEW = 3  # tiles of a call that expand weights on the fly
+_NARROW = 2  # columns of an image whose rows are streamed three at a time
+
+
+@dataclass(frozen=True, slots=True)
+class RowsParams:
+    """Mirror td_conv_2d_rows_rv32_params."""
+
+    in_w: int
+    in_c: int
+    stride_w: int
+    left: int
+    kernel_w: int
+    taps: int
+    out_c: int
+    groups: int
+    first: int
+    inner: int
+    loose: int
+    band: int
+    stride_h: int
+    in_zero: int
+    zeros: int
+    clamp_min: int
+    clamp_max: int
+    signed_: int
+    nudge: int
+    half: int
+    heads: Array
+    stream: Array
+    sizes: Array
+
+
+def params_rows(site: Site) -> RowsParams:
+    from tinydeploy.ops.conv_2d import params as portable
+
+    plan, call = plan_of(site), site.call
+    assert plan is not None
+    p, g = portable(call, site.profile), window.convolution(call)
+    return RowsParams(
+        g.in_w, p.in_c, g.stride_w, g.pad_left, g.kernel_w, g.kernel_h, p.out_c,
+        len(firsts(p.out_c)), *_columns(site, plan), _rows_band(site), g.stride_h,
+        -p.in_offset, _zeros(site), p.clamp_min, p.clamp_max, int(plan.scale.signed),
+        plan.scale.nudge, plan.scale.half, *tables(site, plan, streamed=True),
+    )  # fmt: skip
+
+
+def _columns(site: Site, plan: Plan) -> tuple[int, int, int]:
+    """Return the first column and the number of those that are tiled in place, and the others."""
+    out_w = window.convolution(site.call).out_w
+    if _rows_band(site) == BAND:
+        return 0, out_w, 0
+    return plan.first, plan.inner, out_w - plan.inner
+
+
+def _zeros(site: Site) -> int:
+    """Return the bytes of zero points that stand for a row outside the image."""
+    g = window.convolution(site.call)
+    inside = g.pad_top == 0
+    inside = inside and (g.out_h - 1) * g.stride_h + (g.kernel_h - 1) * g.dilation_h < g.in_h
+    return 0 if inside else -(-g.kernel_w * site.call.input().shape[3] // 4) * 4
+
+
+def scratch_rows(site: Site) -> int:
+    """Return the bytes of: where pixels are, zero points, windows at the border, the stream."""
+    plan = plan_of(site)
+    assert plan is not None
+    g = window.convolution(site.call)
+    loose = _columns(site, plan)[2]
+    size = (1 + -(-loose // 3)) * g.kernel_h * 16 + _zeros(site)
+    size += -(-_outside(site) * g.kernel_h * plan.segments[0] // 4) * 4
+    return size + (0 if _direct(site) else wide_bytes(site, plan, g.kernel_h - 1))
+
+
+def _outside(site: Site) -> int:
+    """Return how many columns' windows reach beyond the image."""
+    g = window.convolution(site.call)
+    starts = np.arange(g.out_w) * g.stride_w - g.pad_left
+    return int(((starts < 0) | (starts + g.kernel_w > g.in_w)).sum())
+
+
+def constants_rows(site: Site) -> dict[str, int]:
+    return {**constants(site), "direct": int(_direct(site))}
+
+
+def _direct(site: Site) -> bool:
+    """Tell whether tiles expand weights on the fly: too few of them to expand them before."""
+    tiles = -(-window.convolution(site.call).out_w * _rows_band(site) // 3)
+    return site.optimize != "speed" and bits_of(site) == 8 and tiles <= _FEW
+
+
+def _rows_band(site: Site) -> int:
+    """Return the rows of output per streamed call: more than 1 where rows are narrow."""
+    g = window.convolution(site.call)
+    plan = plan_of(site)
+    return BAND if plan is not None and plan.direct and g.out_w <= _NARROW else 1
+
+
+def _accepts_narrow(site: Site) -> bool:
+    return accepts(site) and _rows_band(site) == BAND
+
+
+ROWS: tuple[Kernel, ...] = tuple(
+    Kernel(
+        "rv32/conv_2d_rows",
+        "td_conv_2d_rows_rv32",
+        accepts=condition,
+        params=params_rows,
+        constants=constants_rows,
+        scratch=scratch_rows,
+        band=band,
+        by_rows=True,
+    )
+    for condition, band in ((_accepts_narrow, BAND), (accepts, 1))
+)
