@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from tinydeploy import __version__
 from tinydeploy.build.firmware import Firmware, build_firmware
@@ -20,6 +17,17 @@ from tinydeploy.codegen import GeneratedModel, Provenance, generate
 from tinydeploy.errors import FitError, UsageError
 from tinydeploy.importers.tflite import read_file
 from tinydeploy.ir import Graph
+from tinydeploy.manifest import (
+    MANIFEST,
+    MODEL_COPY,
+    Manifest,
+    ManifestSegment,
+    ManifestStrips,
+    ManifestWanted,
+    open_folder,
+    read_manifest,
+    write_manifest,
+)
 from tinydeploy.numerics.profile import IntegerProfile, profile_named
 from tinydeploy.ops.execute import total_macs
 from tinydeploy.passes import run_passes
@@ -36,9 +44,6 @@ from tinydeploy.run.qemu import Link
 from tinydeploy.targets import Target, load_target
 from tinydeploy.verify.compare import Verdict, verify, write_inputs
 from tinydeploy.verify.samples import Samples
-
-MANIFEST = "tinydeploy.json"
-MODEL_COPY = "model.tflite"
 
 Progress = Callable[[str, int, int], None]
 
@@ -101,52 +106,6 @@ class Place:
     port: str | None = None
     timeout: float = 60.0
     link: Link = "semihosting"
-
-
-class ManifestWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Repeat what the plan was for."""
-
-    schedule: Literal["auto", "layer", "streamed"]
-    ram: int | None = None
-    streamed_input: bool = False
-    mac_factor: float = 1.0
-
-
-class ManifestStrips(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Say which of the first nodes are computed in how many strips."""
-
-    end: int
-    parts: int
-
-
-class ManifestSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Name the nodes that run together, and the inputs that arrive row by row meanwhile."""
-
-    kind: str
-    nodes: tuple[int, ...]
-    feeds: tuple[int, ...] = ()
-
-
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Describe a deployment folder, so that later commands know what it holds."""
-
-    format: int
-    version: str
-    model: str
-    sha256: str
-    target: str
-    profile: str
-    allocator: str
-    optimize: str
-    wanted: ManifestWanted
-    strips: ManifestStrips | None = None
-    tight: bool = False
-    optimisation: str
-    digest: str
-    kernels: tuple[str, ...]
-    segments: tuple[ManifestSegment, ...]
-    offsets: tuple[int, ...]
-    lower_bound: int
 
 
 def core_of(target: Target, optimize: str) -> Core:
@@ -277,35 +236,8 @@ def build(
             offsets=prepared.plan.offsets,
             lower_bound=prepared.plan.lower_bound_bytes,
         )
-        text = msgspec.json.format(msgspec.json.encode(manifest))
-        (folder / MANIFEST).write_bytes(text + b"\n")
+        write_manifest(folder, manifest)
     return firmware
-
-
-def open_folder(folder: Path) -> None:
-    """Create an output folder; raises UsageError for one that holds something else."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        foreign = any(folder.iterdir()) and not (folder / MANIFEST).is_file()
-    except OSError as error:
-        raise UsageError(f"cannot use {folder} for output", error.strerror or "") from error
-    if foreign:
-        raise UsageError(
-            f"{folder} already holds other files", "", "name a new or empty folder with --out"
-        )
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Return what a deployment folder holds; raises UsageError."""
-    try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except OSError as error:
-        raise UsageError(
-            f"{folder} is not a deployment folder", f"it has no {MANIFEST}",
-            "make one with 'tinydeploy deploy MODEL --target T --out DIR'",
-        ) from error  # fmt: skip
-    except (msgspec.DecodeError, ValueError) as error:
-        raise UsageError(f"{folder / MANIFEST} is damaged", str(error)) from error
 
 
 def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:

@@ -11,7 +11,7 @@ from networks import residual_network
 from tinydeploy.build.firmware import build_firmware
 from tinydeploy.cli.main import cli
 from tinydeploy.errors import DeviceError
-from tinydeploy.pipeline import read_manifest
+from tinydeploy.manifest import read_manifest
 from tinydeploy.run.device import Device, open_device
 from tinydeploy.targets import load_target
 

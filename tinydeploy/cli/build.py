@@ -17,11 +17,12 @@ def command(
 ) -> int:
     """Build FOLDER (made by 'deploy --out') again, with whatever its sources are now."""
     from tinydeploy import pipeline
+    from tinydeploy.manifest import read_manifest
     from tinydeploy.targets import load_target
 
     with options.progress(quiet) as progress:
         clock = pipeline.Clock(progress)
-        manifest = pipeline.read_manifest(folder)
+        manifest = read_manifest(folder)
         firmware = pipeline.rebuild_folder(folder, load_target(manifest.target), clock)
     figures = {
         "target": manifest.target,

@@ -1,0 +1,92 @@
+"""Turn a description of a deployment folder into the JSON kept in it, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tinydeploy.errors import UsageError
+
+MANIFEST = "tinydeploy.json"
+MODEL_COPY = "model.tflite"
+
+
+class ManifestWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Repeat what the plan was for."""
+
+    schedule: Literal["auto", "layer", "streamed"]
+    ram: int | None = None
+    streamed_input: bool = False
+    mac_factor: float = 1.0
+    flash_input: bool = False
+
+
+class ManifestStrips(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Say which of the first nodes are computed in how many strips."""
+
+    end: int
+    parts: int
+
+
+class ManifestSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Name the nodes that run together, and the inputs that arrive row by row meanwhile."""
+
+    kind: str
+    nodes: tuple[int, ...]
+    feeds: tuple[int, ...] = ()
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Describe a deployment folder, so that later commands know what it holds."""
+
+    format: int
+    version: str
+    model: str
+    sha256: str
+    target: str
+    profile: str
+    allocator: str
+    optimize: str
+    wanted: ManifestWanted
+    strips: ManifestStrips | None = None
+    tight: bool = False
+    optimisation: str
+    digest: str
+    kernels: tuple[str, ...]
+    segments: tuple[ManifestSegment, ...]
+    offsets: tuple[int, ...]
+    lower_bound: int
+
+
+def open_folder(folder: Path) -> None:
+    """Create an output folder; raises UsageError for one that holds something else."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = any(folder.iterdir()) and not (folder / MANIFEST).is_file()
+    except OSError as error:
+        raise UsageError(f"cannot use {folder} for output", error.strerror or "") from error
+    if foreign:
+        raise UsageError(
+            f"{folder} already holds other files", "", "name a new or empty folder with --out"
+        )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Note in a deployment folder what it holds."""
+    text = msgspec.json.format(msgspec.json.encode(manifest))
+    (folder / MANIFEST).write_bytes(text + b"\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return what a deployment folder holds; raises UsageError."""
+    try:
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} is not a deployment folder", f"it has no {MANIFEST}",
+            "make one with 'tinydeploy deploy MODEL --target T --out DIR'",
+        ) from error  # fmt: skip
+    except (msgspec.DecodeError, ValueError) as error:
+        raise UsageError(f"{folder / MANIFEST} is damaged", str(error)) from error
