@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -138,6 +139,19 @@ def activate(values: Array, activation: str) -> Array:
     """Apply a fused activation to real values."""
     low, high = _CLAMPS[activation]
     return values if low is None else np.clip(values, low, high)
+
+
+def activation_of(attributes: Any) -> str | None:
+    """Return the fused activation that attributes name, those of a pool in their window."""
+    name: str | None = getattr(getattr(attributes, "window", attributes), "activation", None)
+    return name
+
+
+def with_activation(attributes: Any, name: str) -> Any:
+    """Return attributes with another fused activation."""
+    if any(f.name == "window" for f in fields(attributes)):
+        return replace(attributes, window=replace(attributes.window, activation=name))
+    return replace(attributes, activation=name)
 
 
 def float_bias(call: Call) -> Array | float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import lru_cache, wraps
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinydeploy.errors import ModelError
-from tinydeploy.ir import DType, Graph, Node, Tensor
+from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops.layout import PLAIN, Layout
 
@@ -114,6 +115,37 @@ class Site:
         return self.layouts.get(self.call.node.outputs[0], PLAIN)
 
 
+Found = TypeVar("Found")
+
+
+def once_per_site(function: Callable[[Site], Found]) -> Callable[[Site], Found]:
+    """Remember what a function found out about a site.
+
+    Kernels are asked often while memory is planned, and look at all weights for their answers.
+    """
+
+    @lru_cache(maxsize=2048)
+    def found(
+        graph: Graph,
+        node: Node,
+        profile: IntegerProfile,
+        core: tuple[str, frozenset[str], str, bool],
+        around: tuple[tuple[int, Layout], ...],
+    ) -> Found:
+        isa, features, optimize, tight = core
+        call = Call(graph, node)
+        return function(Site(call, profile, isa, features, optimize, dict(around), tight))
+
+    @wraps(function)
+    def remembered(site: Site) -> Found:
+        node, layouts = site.call.node, site.layouts
+        own = {i: layouts[i] for i in (*node.inputs, *node.outputs) if i in layouts}
+        core = site.isa, site.features, site.optimize, site.tight
+        return found(site.call.graph, node, site.profile, core, tuple(own.items()))
+
+    return remembered
+
+
 def always(site: Site) -> bool:
     """Accept every node; the portable C kernel of an operator ends its list with this."""
     return True
@@ -194,6 +226,7 @@ class Op:
     reference: integer arrays to integer arrays; THE semantics.
     float_reference: float32 arrays to float32 arrays, what a float model means; None where float
         networks cannot have the operator.
+    fixed_output: the quantisation that the output must have, by its element type.
     params: what the C kernel reads.
     region: rows of the inputs that a row of the output needs; None when not streamable.
     rows: how many rows the output has, a row being what one kernel call writes.
@@ -229,6 +262,7 @@ class Op:
     narrow: Callable[[Call, int, int], Any] = same_attributes
     view: bool = False
     float_reference: Callable[[Call, list[Array]], list[Array]] | None = None
+    fixed_output: Mapping[DType, Quantization] = field(default_factory=dict)
 
 
 def alike_on_floats(
@@ -241,6 +275,14 @@ def alike_on_floats(
 def portable(template: str) -> tuple[Kernel, ...]:
     """Return the kernel list of an operator that has only its portable C kernel."""
     return (Kernel(template, f"td_{template}", by_rows=True),)
+
+
+# Outputs between 0 and 1 (TensorFlow Lite 8-bit quantization specification; int16 as in its
+# 16x8 kernels).
+PROBABILITY: Mapping[DType, Quantization] = {
+    DType.INT8: Quantization((1 / 256,), (-128,)),
+    DType.INT16: Quantization((1 / 32768,), (0,)),
+}
 
 
 def int8_in_out(call: Call) -> str | None:

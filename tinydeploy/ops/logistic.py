@@ -7,7 +7,7 @@ import numpy as np
 from tinydeploy.numerics.gemmlowp import logistic_int8
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _lookup as lookup
-from tinydeploy.ops.base import Array, Call, Op, int8_in_out, portable
+from tinydeploy.ops.base import PROBABILITY, Array, Call, Op, int8_in_out, portable
 
 
 def output_is_probability(call: Call) -> str | None:
@@ -67,6 +67,7 @@ OP = Op(
     shape=lambda call: [call.input().shape],
     reference=reference,
     float_reference=float_reference,
+    fixed_output=PROBABILITY,
     params=lambda call, profile: lookup.Params(call.input().row_bytes, _table(call, profile)),
     region=lookup.region,
     columns=lookup.region,

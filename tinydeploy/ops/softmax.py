@@ -9,7 +9,7 @@ import numpy as np
 
 from tinydeploy.numerics.gemmlowp import softmax_exponentials, softmax_row
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops.base import Array, Call, Op, RowSource, int8_in_out, portable
+from tinydeploy.ops.base import PROBABILITY, Array, Call, Op, RowSource, int8_in_out, portable
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,7 @@ OP = Op(
     shape=lambda call: [call.input().shape],
     reference=reference,
     float_reference=float_reference,
+    fixed_output=PROBABILITY,
     params=params,
     region=lambda call: (RowSource(),),
     in_place=lambda call, position: True,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from tinydeploy.numerics.fixedpoint import dequantize, quantize_float
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, op_named
 from tinydeploy.ops import _lookup as lookup
-from tinydeploy.ops._window import clamp_range
+from tinydeploy.ops._window import activation_of, clamp_range, with_activation
 from tinydeploy.ops.quantize import Attributes as Composed
 from tinydeploy.ops.reshape import Attributes as NewShape
 from tinydeploy.passes.prune import remove_unused
@@ -126,25 +125,13 @@ def _table_node(node: Node, first: Node, table: Table) -> Node:
 def _clamped(graph: Graph, maker: Node, node: Node, table: Table) -> Node | None:
     """Return the maker writing the node's output, None if no fused activation does the same."""
     out = graph.tensors[node.outputs[0]]
-    own = _activation(maker.attributes)
+    own = activation_of(maker.attributes)
     if own is None or graph.tensor(node.inputs[0]).quantization != out.quantization:
         return None
     values = lookup.stored_values()
     wanted = _after(table, np.clip(values, *clamp_range(own, out)).astype(np.int8))
     for name in (own, *_ACTIVATIONS):
         if (wanted == np.clip(values, *clamp_range(name, out))).all():
-            attributes = _with_activation(maker.attributes, name)
+            attributes = with_activation(maker.attributes, name)
             return replace(maker, outputs=node.outputs, attributes=attributes)
     return None
-
-
-def _activation(attributes: Any) -> str | None:
-    """Return the fused activation that attributes name, those of a pool in their window."""
-    name: str | None = getattr(getattr(attributes, "window", attributes), "activation", None)
-    return name
-
-
-def _with_activation(attributes: Any, name: str) -> Any:
-    if any(f.name == "window" for f in fields(attributes)):
-        return replace(attributes, window=replace(attributes.window, activation=name))
-    return replace(attributes, activation=name)

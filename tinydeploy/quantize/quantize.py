@@ -1,0 +1,78 @@
+"""Turn a float Graph and samples into an integer Graph: the only place that knows the order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydeploy.ir import DType, Graph
+from tinydeploy.quantize import weights as rounding
+from tinydeploy.quantize.calibrate import Progress, Statistics, calibrate, quiet
+from tinydeploy.quantize.normal import WEIGHTS_AXIS, normalise
+from tinydeploy.quantize.ranges import METHODS
+from tinydeploy.quantize.rewrite import bias_floor, store_activations, to_integer
+
+Array = NDArray[Any]
+Samples = Sequence[Sequence[Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Say how to quantise.
+
+    activations: int8 or int16.
+    weight_bits: of all weights; `node_bits` has exceptions by position of the node.
+    ranges: a name of ranges.METHODS.
+    rounding: "nearest" or "squant".
+    equalize, correct_bias: whether to use those methods.
+    """
+
+    activations: DType = DType.INT8
+    weight_bits: int = 8
+    node_bits: Mapping[int, int] = field(default_factory=dict)
+    ranges: str = "mse"
+    rounding: str = "nearest"
+    equalize: bool = False
+    correct_bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantized:
+    """Hold the integer graph next to the float one in normal form; tensors have equal indices."""
+
+    floats: Graph
+    integers: Graph
+    statistics: Mapping[int, Statistics]
+    settings: Settings
+
+
+def quantize(
+    graph: Graph, samples: Samples, settings: Settings = Settings(), progress: Progress = quiet
+) -> Quantized:
+    """Return a float graph in integers; `samples` are float32 arrays in the shapes of its inputs.
+
+    Raises ModelError for what cannot be quantised, UsageError for samples that cannot be used.
+    """
+    floats = normalise(graph)
+    statistics = calibrate(floats, samples, progress)
+    bits = 16 if settings.activations is DType.INT16 else 8
+    method = METHODS[settings.ranges]
+    ranges = {i: method(s, bits) for i, s in statistics.items()}
+    stored = store_activations(floats, ranges, settings.activations)
+    weights = {}
+    for position, node in enumerate(floats.nodes):
+        if node.op not in WEIGHTS_AXIS:
+            continue
+        data = floats.tensor(node.inputs[1]).data
+        if data is not None:
+            weights[position] = rounding.quantize_weights(
+                np.asarray(data, np.float32),
+                WEIGHTS_AXIS[node.op],
+                settings.node_bits.get(position, settings.weight_bits),
+                floor=bias_floor(floats, node, stored),
+            )
+    return Quantized(floats, to_integer(floats, stored, weights), statistics, settings)
