@@ -139,7 +139,9 @@ def once_per_site(function: Callable[[Site], Found]) -> Callable[[Site], Found]:
     @wraps(function)
     def remembered(site: Site) -> Found:
         node, layouts = site.call.node, site.layouts
-        own = {i: layouts[i] for i in (*node.inputs, *node.outputs) if i in layouts}
+        own = {
+            i: layouts[i] for i in (*node.inputs, *node.outputs) if i is not None and i in layouts
+        }
         core = site.isa, site.features, site.optimize, site.tight
         return found(site.call.graph, node, site.profile, core, tuple(own.items()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from tinydeploy.plan.layout import Buffer
@@ -26,6 +27,33 @@ def _apart(buffers: Sequence[Buffer], pairs: Pairs, a: int, at: int, b: int, bt:
     return (b, a) in pairs and at - bt >= pairs[b, a]
 
 
+@dataclass(frozen=True, slots=True)
+class _Rival:
+    """Say how near a buffer may lie to another one of its time: it begins at least `below` bytes
+    lower, or at least `above` bytes higher.
+    """
+
+    index: int
+    below: int
+    above: int
+
+
+def _rivals(buffers: Sequence[Buffer], pairs: Pairs = MappingProxyType({})) -> list[list[_Rival]]:
+    """Return, per buffer, those that live at the same time."""
+    return [
+        [
+            _Rival(
+                k,
+                min(b.bytes, pairs.get((index, k), b.bytes)),
+                min(other.bytes, pairs.get((k, index), other.bytes)),
+            )
+            for k, other in enumerate(buffers)
+            if k != index and other.first <= b.last and b.first <= other.last
+        ]
+        for index, b in enumerate(buffers)
+    ]
+
+
 def place_in_order(
     buffers: Sequence[Buffer], order: Sequence[int], pairs: Pairs = MappingProxyType({})
 ) -> tuple[list[int], int]:
@@ -34,27 +62,33 @@ def place_in_order(
     TensorFlow Lite Micro's GreedyMemoryPlanner with the order left to the caller, and with
     buffers that may overlap.
     """
-    offsets = [0] * len(buffers)
-    placed: list[int] = []
+    found = _place(buffers, order, _rivals(buffers, pairs), sum(b.bytes for b in buffers))
+    assert found is not None
+    return found
+
+
+def _place(
+    buffers: Sequence[Buffer],
+    order: Sequence[int],
+    rivals: Sequence[Sequence[_Rival]],
+    limit: int,
+) -> tuple[list[int], int] | None:
+    """Do what place_in_order says; return None where more than `limit` bytes would be needed."""
+    offsets = [-1] * len(buffers)
     total = 0
     for index in order:
-        b = buffers[index]
-        rivals = [k for k in placed if buffers[k].first <= b.last and b.first <= buffers[k].last]
-        spots = {0}
-        for k in rivals:
-            spots.add(offsets[k] + buffers[k].bytes)
-            if (k, index) in pairs:
-                spots.add(offsets[k] + pairs[k, index])
-            if (index, k) in pairs and offsets[k] >= pairs[index, k]:
-                spots.add(offsets[k] - pairs[index, k])
-        at = min(
-            spot
-            for spot in spots
-            if spot >= 0 and all(_apart(buffers, pairs, index, spot, k, offsets[k]) for k in rivals)
+        taken = sorted(
+            (at - r.below, at + r.above) for r in rivals[index] if (at := offsets[r.index]) >= 0
         )
+        at = 0
+        for low, high in taken:  # free up to the first, and from the second on
+            if at <= low:
+                break
+            at = max(at, high)
         offsets[index] = at
-        placed.append(index)
-        total = max(total, at + b.bytes)
+        total = max(total, at + buffers[index].bytes)
+        if total > limit:
+            return None
     return offsets, total
 
 
@@ -86,14 +120,14 @@ def allocate_greedy(
         lambda b: (-busiest[b.first, b.last], -(b.last - b.first), -b.bytes),
         lambda b: (-busiest[b.first, b.last], -b.bytes),
     )
-    best: tuple[list[int], int] | None = None
+    rivals = _rivals(buffers, pairs)
+    best: tuple[list[int], int] = [], sum(b.bytes for b in buffers) + 1
     best_order: list[int] = []
     for key in keys:
         order = sorted(range(len(buffers)), key=lambda i, k=key: k(buffers[i]))  # type: ignore[misc]
-        offsets, total = place_in_order(buffers, order, pairs)
-        if best is None or total < best[1]:
-            best, best_order = (offsets, total), order
-    assert best is not None
+        found = _place(buffers, order, rivals, best[1] - 1)
+        if found:
+            best, best_order = found, order
     generator = random.Random(0)
     for _ in range(_RESTARTS if len(buffers) > 1 else 0):
         if best[1] <= bound:
@@ -103,9 +137,9 @@ def allocate_greedy(
             order.insert(
                 generator.randrange(len(order)), order.pop(generator.randrange(len(order)))
             )
-        offsets, total = place_in_order(buffers, order, pairs)
-        if total <= best[1]:
-            best, best_order = (offsets, total), order
+        found = _place(buffers, order, rivals, best[1])
+        if found:
+            best, best_order = found, order
     return best
 
 

@@ -8,7 +8,7 @@ of the input that no one reads again, and the end of an output over rings that a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,8 @@ class Stream:
 class _Column:
     """Hold what one node or feed of a segment does: `height` rows, `band` of them per call.
 
-    `first` has, per source and per number of rows done, the lowest row it still needs.
+    `first` has, per source and per number of rows done, the lowest row it still needs; `reach`, how
+    many rows of the source that many take.
     """
 
     tensor: int
@@ -51,6 +52,7 @@ class _Column:
     band: int
     sources: tuple[tuple[int, RowSource], ...] = ()  # tensor read, and how
     first: tuple[Rows, ...] = ()
+    reach: tuple[list[int], ...] = ()
     reduces: bool = False
 
 
@@ -100,7 +102,7 @@ class Scheduler:
                 and inside.issuperset(self.readers[c.tensor])
             )
         }
-        rings = {t: _ring_rows(columns, done, before, t) for t in inner}
+        rings = _rings(columns, done, before, inner)
         pairs = self._under_input(nodes, columns, done, before, rings)
         pairs |= self._over_output(columns, calls, done, rings)
         # Rings that another segment uses again, and columns of a larger tensor, stay by themselves.
@@ -237,23 +239,23 @@ def _column(graph: Graph, selection: Selection, position: int) -> _Column:
         index = node.inputs[source.input]
         if index is not None and not graph.tensors[index].constant:
             sources.append((index, source))
-    first = tuple(_first_needed(s, height, graph.tensors[t].rows) for t, s in sources)
+    rows = [graph.tensors[t].rows for t, _ in sources]
+    first = tuple(_first_needed(s, height, r) for (_, s), r in zip(sources, rows, strict=True))
+    reach = tuple(_last_needed(s, height, r) for (_, s), r in zip(sources, rows, strict=True))
     return _Column(
-        node.outputs[0], height, kernel.band, tuple(sources), first, reduces(selection, position)
-    )
+        node.outputs[0], height, kernel.band, tuple(sources), first, reach,
+        reduces(selection, position),
+    )  # fmt: skip
 
 
-def _is_read(columns: Sequence[_Column], tensor: int) -> bool:
-    return any(tensor == t for c in columns for t, _ in c.sources)
-
-
-def _last_needed(source: RowSource, rows: int, height: int) -> int:
-    """Return how many rows of a source of `height` rows a reader's first `rows` rows take."""
+def _last_needed(source: RowSource, rows: int, height: int) -> list[int]:
+    """Return how many rows of a source of `height` rows a reader's first 0, 1 ... `rows` take."""
     if source.table is not None:
-        last = max(source.table[:rows])
+        last = np.maximum.accumulate(np.array(source.table, np.int64))
     else:
-        last = (rows - 1) * source.stride + source.offset + (source.taps - 1) * source.dilation
-    return min(max(last + 1, 0), height)
+        last = np.arange(rows, dtype=np.int64) * source.stride + source.offset
+        last = last + (source.taps - 1) * source.dilation
+    return [0, *np.clip(last + 1, 0, height).tolist()]
 
 
 def _first_needed(source: RowSource, rows: int, height: int) -> Rows:
@@ -268,21 +270,30 @@ def _first_needed(source: RowSource, rows: int, height: int) -> Rows:
 def _on_demand(columns: Sequence[_Column]) -> tuple[NDArray[np.bool_], Rows]:
     """Return which column is called in which step, and the rows each has done after it."""
     producers = {c.tensor: k for k, c in enumerate(columns)}
-    wanted = [[(producers[t], s) for t, s in c.sources if t in producers] for c in columns]
+    wanted = [
+        [
+            (producers[t], reach)
+            for (t, _), reach in zip(c.sources, c.reach, strict=True)
+            if t in producers
+        ]
+        for c in columns
+    ]
+    bands, heights = [c.band for c in columns], [c.height for c in columns]
     done = [0] * len(columns)
     order: list[int] = []
 
     def advance(k: int) -> None:
-        goal = min(done[k] + columns[k].band, columns[k].height)
-        for maker, source in wanted[k]:
-            rows = _last_needed(source, goal, columns[maker].height)
+        goal = min(done[k] + bands[k], heights[k])
+        for maker, reach in wanted[k]:
+            rows = reach[goal]
             while done[maker] < rows:
                 advance(maker)
         order.append(k)
         done[k] = goal
 
     final = len(columns) - 1
-    free = [k for k, c in enumerate(columns[:-1]) if not _is_read(columns, c.tensor)]
+    read = {t for c in columns for t, _ in c.sources}
+    free = [k for k, c in enumerate(columns[:-1]) if c.tensor not in read]
     while done[final] < columns[final].height:
         advance(final)
         for k in free:  # nobody here reads it: it goes at the pace of the last one
@@ -308,13 +319,18 @@ def _in_steps(columns: Sequence[_Column], order: Sequence[int]) -> tuple[NDArray
     return calls, np.minimum(np.cumsum(calls, axis=0) * bands, heights)
 
 
-def _ring_rows(columns: Sequence[_Column], done: Rows, before: Rows, tensor: int) -> int:
-    """Return how many rows a ring must hold: newest done in a step minus oldest still needed."""
-    producer = next(k for k, c in enumerate(columns) if c.tensor == tensor)
-    height = columns[producer].height
-    oldest = np.full(len(done), height)
+def _rings(columns: Sequence[_Column], done: Rows, before: Rows, inner: Set[int]) -> dict[int, int]:
+    """Return how many rows each ring must hold: newest done in a step minus oldest still needed."""
+    oldest: dict[int, Rows] = {}
     for k, column in enumerate(columns):
         for (t, _), first in zip(column.sources, column.first, strict=True):
-            if t == tensor:
-                oldest = np.minimum(oldest, first[before[:, k]])
-    return max(1, min(int(np.max(done[:, producer] - oldest)), height))
+            if t in inner:
+                live = first[before[:, k]]
+                oldest[t] = np.minimum(oldest[t], live) if t in oldest else live
+    rings = {}
+    for k, column in enumerate(columns):
+        t = column.tensor
+        if t in inner:
+            held = int(np.max(done[:, k] - oldest[t])) if t in oldest else 0
+            rings[t] = max(1, min(held, column.height))
+    return rings

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tinydeploy.numerics.fixedpoint import wrap32
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._dsp.requant import Requant, is_dsp, pair, requant
-from tinydeploy.ops.base import Kernel, Site
+from tinydeploy.ops.base import Kernel, Site, once_per_site
 from tinydeploy.ops.layout import PLAIN, Layout
 
 Array = NDArray[Any]
@@ -49,6 +49,15 @@ class Filters:
 
 def filters_of(site: Site, scaled: bool = True, general: bool = False) -> Filters | None:
     """Return the filters of a node with one filter per channel, scaled unless they stay int8."""
+    return _filters(site, scaled, general) if general or not scaled else _scaled(site)
+
+
+@once_per_site
+def _scaled(site: Site) -> Filters | None:
+    return _filters(site, scaled=True, general=False)
+
+
+def _filters(site: Site, scaled: bool, general: bool) -> Filters | None:
     call = site.call
     weights = call.input(1).data
     assert weights is not None
@@ -122,6 +131,7 @@ class Compact:
     stream: Array
 
 
+@once_per_site
 def _compact(site: Site) -> Compact | None:
     """Pack per channel: bytes w00 w10 w02 w12, bytes w20 w01 w22 w11, 30 bits of the multiplier
     above 2 of the shift, 22 bits of the bias above 2 of the shift above w21.

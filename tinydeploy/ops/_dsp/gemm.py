@@ -12,7 +12,7 @@ from tinydeploy.numerics.fixedpoint import wrap32
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._dsp.compact import Compact, compact_form
 from tinydeploy.ops._dsp.requant import Requant, bound_of, is_dsp, pair, requant
-from tinydeploy.ops.base import Kernel, Site
+from tinydeploy.ops.base import Kernel, Site, once_per_site
 
 Array = NDArray[Any]
 
@@ -98,6 +98,7 @@ class _Shape:
     patch: int
 
 
+@once_per_site
 def _plan(site: Site) -> _Plan | None:
     call = site.call
     g = window.convolution(call)

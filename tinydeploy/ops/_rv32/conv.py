@@ -10,7 +10,7 @@ from tinydeploy.ops import _window as window
 from tinydeploy.ops._rv32 import pack
 from tinydeploy.ops._weights import pack as pack_fields
 from tinydeploy.ops._weights import weight_bits
-from tinydeploy.ops.base import Array, Kernel, Site
+from tinydeploy.ops.base import Array, Kernel, Site, once_per_site
 
 GROUP = 4  # output channels of a tile
 _K_BYTES, _K_BYTES_2 = 17 * 4, 12 * 4  # machine code of one k for 3 and for 2 pixels
@@ -63,6 +63,7 @@ class Plan:
     weights: Array  # [out_c, k]
 
 
+@once_per_site
 def plan_of(site: Site) -> Plan | None:
     from tinydeploy.ops.conv_2d import params as portable
 

@@ -9,7 +9,7 @@ import numpy as np
 from tinydeploy.numerics.fixedpoint import wrap32
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._rv32 import pack
-from tinydeploy.ops.base import Array, Kernel, Site
+from tinydeploy.ops.base import Array, Kernel, Site, once_per_site
 
 _MAX_TILE = 8
 MAX_TAPS = 16  # filter columns, unrolled
@@ -65,6 +65,20 @@ class Plan:
 
 
 def plan_of(site: Site, rows_given: bool = False) -> Plan | None:
+    return (_plan_of_rows if rows_given else _plan_of_whole)(site)
+
+
+@once_per_site
+def _plan_of_whole(site: Site) -> Plan | None:
+    return _plan(site, rows_given=False)
+
+
+@once_per_site
+def _plan_of_rows(site: Site) -> Plan | None:
+    return _plan(site, rows_given=True)
+
+
+def _plan(site: Site, rows_given: bool) -> Plan | None:
     from tinydeploy.ops.depthwise_conv_2d import params as portable
 
     call = site.call

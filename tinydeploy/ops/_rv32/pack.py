@@ -62,17 +62,17 @@ def scaling(
         return None
     m, a, s = multiplier.astype(np.int64), np.zeros(len(low), np.int64), np.ones(len(low), np.int64)
     signed = clamp[0] < out_zero and not single
-    for c in range(len(low)):
+    both = [requantize(x, multiplier, shift, single=single).tolist() for x in (low, high)]
+    for c, ends in enumerate(zip(*both, strict=True)):
         e = -int(shift[c])
-        ends = requantize(np.array([low[c], high[c]]), int(m[c]), -e, single=single)
         if ends[0] == ends[1]:  # one value whatever the sum: a channel that is dead or nearly so
             m[c], s[c] = 0, 2
             at_zero = int(np.clip(out_zero, *clamp))
-            if int(np.clip(int(ends[0]) + out_zero, *clamp)) == at_zero:
+            if int(np.clip(ends[0] + out_zero, *clamp)) == at_zero:
                 a[c] = (0 if single else 1) + ((1 + 2 * out_zero) << 1)
                 continue
             # In a signed tile a negative sum subtracts 2: start one step above that.
-            a[c] = ((int(ends[0]) + out_zero) << 2) + 2
+            a[c] = ((ends[0] + out_zero) << 2) + 2
             if not -(1 << 20) < a[c] < 1 << 20:
                 return None
             continue
