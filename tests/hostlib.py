@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tinydeploy.codegen import Provenance, SourceTree, generate
 from tinydeploy.codegen.names import identifier
+from tinydeploy.codegen.regions import region_at, regions_of
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.plan.layout import MemoryPlan
@@ -61,32 +62,46 @@ class HostModel:
     library: ctypes.CDLL
 
     def run(self, inputs: Sequence[NDArray[Any]], fill: int = 0x5A) -> list[NDArray[Any]]:
-        """Return the outputs; the arena starts full of garbage and stands between two canaries."""
-        size = self.plan.arena_bytes
-        block = np.full(size + 2 * CANARY_BYTES + 64, fill, np.uint8)
-        start = -block.ctypes.data % 64 + CANARY_BYTES
-        block[start - CANARY_BYTES : start] = 0xC3
-        block[start + size :] = 0xC3
-        arena = block[start : start + size]
+        """Return the outputs; memories start full of garbage, each between two canaries."""
+        regions = regions_of(self.graph, self.plan)
+        blocks = [np.full(r.bytes + 2 * CANARY_BYTES + 64, fill, np.uint8) for r in regions]
+        memories: list[NDArray[np.uint8]] = []
+        for block, region in zip(blocks, regions, strict=True):
+            start = -block.ctypes.data % 64 + CANARY_BYTES
+            block[start - CANARY_BYTES : start] = 0xC3
+            block[start + region.bytes :] = 0xC3
+            memories.append(block[start : start + region.bytes])
+
+        def place(index: int) -> NDArray[np.uint8]:
+            at = self.plan.offset_of(index)
+            region = region_at(regions, at)
+            first = at - region.offset
+            size = self.graph.tensors[index].bytes
+            return memories[regions.index(region)][first : first + size]
+
         streamed = self.plan.streamed_input
         for array, index in zip(inputs, self.graph.inputs, strict=True):
             if not streamed:
-                at = self.plan.offset_of(index)
-                arena[at : at + array.nbytes] = array.view(np.uint8).reshape(-1)
-        address = ctypes.c_void_p(arena.ctypes.data)
+                place(index)[:] = array.view(np.uint8).reshape(-1)
+        before = [m.copy() for m in memories]
+        pointers = (ctypes.c_void_p * len(regions))(*(m.ctypes.data for m in memories))
+        address = pointers if len(regions) > 1 else ctypes.c_void_p(pointers[0])
+        sizes = () if len(regions) > 1 else (ctypes.c_size_t(max(regions[0].bytes, 4)),)
         name = identifier(self.graph.name)
-        assert self.library[f"{name}_init"](address, ctypes.c_size_t(max(size, 4))) == 0
+        assert self.library[f"{name}_init"](address, *sizes) == 0
         if streamed:
             self.library[f"{name}_invoke_rows"](address, _READ(_reader(inputs)), None)
         else:
             self.library[f"{name}_invoke"](address)
-        assert np.all(block[start - CANARY_BYTES : start] == 0xC3), "wrote below the arena"
-        assert np.all(block[start + size :] == 0xC3), "wrote above the arena"
-        return [self._read(arena, index) for index in self.graph.outputs]
-
-    def _read(self, arena: NDArray[np.uint8], index: int) -> NDArray[Any]:
-        at, tensor = self.plan.offset_of(index), self.graph.tensors[index]
-        return arena[at : at + tensor.bytes].view(np.int8).reshape(tensor.shape).copy()
+        for block, memory, given, region in zip(blocks, memories, before, regions, strict=True):
+            start = memory.ctypes.data - block.ctypes.data
+            assert np.all(block[start - CANARY_BYTES : start] == 0xC3), "wrote below the arena"
+            assert np.all(block[start + region.bytes :] == 0xC3), "wrote above the arena"
+            assert region.slot < 0 or np.array_equal(memory, given), "wrote to an input in flash"
+        return [
+            place(o).view(np.int8).reshape(self.graph.tensors[o].shape).copy()
+            for o in self.graph.outputs
+        ]
 
 
 def compile_all(

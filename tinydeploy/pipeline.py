@@ -34,6 +34,7 @@ from tinydeploy.passes import run_passes
 from tinydeploy.plan import search
 from tinydeploy.plan.join import join_in_memory, joined_at
 from tinydeploy.plan.layout import MemoryPlan, Segment
+from tinydeploy.plan.liveness import keep_outside
 from tinydeploy.plan.planner import peak_step
 from tinydeploy.plan.search import AUTO, Choice, Wanted
 from tinydeploy.plan.select import Core, Selection, select
@@ -140,8 +141,8 @@ def prepare(
         graph = run_passes(graph, semantics)
 
     def chosen(graph: Graph) -> Selection:
-        selection = select(graph, semantics, core or Core(), preferred(graph, semantics))
-        return join_in_memory(graph, semantics, selection, streamed=wanted.schedule != "layer")
+        named = preferred(graph, semantics)
+        return selected(graph, semantics, core or Core(), wanted, named)
 
     with clock.stage("plan"):
         choice, front = search.plan(
@@ -150,6 +151,21 @@ def prepare(
     return Prepared(
         path, choice.graph, choice.plan, semantics, macs, imported, wanted, front, choice.strips
     )
+
+
+def selected(
+    graph: Graph,
+    profile: IntegerProfile,
+    core: Core,
+    wanted: Wanted,
+    preferred: Mapping[int, str] | None = None,
+) -> Selection:
+    """Return kernels for a network, and what needs none because memory alone does it."""
+    selection = select(graph, profile, core, preferred)
+    outside = graph.inputs if wanted.flash_input else ()
+    selection = keep_outside(graph, selection, outside)
+    joined = join_in_memory(graph, profile, selection, streamed=wanted.schedule != "layer")
+    return keep_outside(graph, joined, outside)
 
 
 def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> GeneratedModel:
@@ -164,6 +180,8 @@ def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> Genera
         command += f" --ram {prepared.wanted.ram}"
     if prepared.wanted.streamed_input:
         command += " --input streamed"
+    if prepared.wanted.flash_input:
+        command += " --input flash"
     if prepared.wanted.mac_factor > 1:
         command += f" --mac-factor {prepared.wanted.mac_factor:g}"
     if prepared.plan.selection.core.optimize != "balanced":
@@ -191,7 +209,7 @@ def build(
     Raises FitError before building when the figures cannot fit, naming the node at the peak.
     """
     open_folder(folder)
-    arena = max(prepared.plan.arena_bytes, 4)
+    arena = max(prepared.plan.arenas[0].bytes, 4)
     steps = max(256, len(prepared.plan.segments))
     if target.architecture != "host":
         try:
@@ -204,7 +222,7 @@ def build(
     with clock.stage("build"):
         firmware = build_firmware(
             generated.sources, target, arena, folder, optimisation=optimisation, max_steps=steps,
-            code_in_ram=code_in_ram,
+            code_in_ram=code_in_ram, arenas=prepared.plan.several,
         )  # fmt: skip
         shutil.copyfile(prepared.path, folder / MODEL_COPY)
         manifest = Manifest(
@@ -221,6 +239,7 @@ def build(
                 ram=prepared.wanted.ram,
                 streamed_input=prepared.wanted.streamed_input,
                 mac_factor=prepared.wanted.mac_factor,
+                flash_input=prepared.wanted.flash_input,
             ),
             tight=prepared.plan.selection.core.tight,
             strips=ManifestStrips(end=prepared.strips.end, parts=prepared.strips.parts)
@@ -260,9 +279,12 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
             graph = split(graph, strips)
         tight = replace(core, tight=manifest.tight)
         selection = select(graph, prepared.profile, tight, wishes)
+        outside = graph.inputs if manifest.wanted.flash_input else ()
+        selection = keep_outside(graph, selection, outside)
         selection = joined_at(graph, selection, [p for p, k in wishes.items() if not k])
         if strips:
             selection = joined(graph, selection, strips)
+        selection = keep_outside(graph, selection, outside)
         segments = [Segment(s.kind, s.nodes, (), s.feeds) for s in manifest.segments]
         plan = search.plan_again(
             graph, prepared.profile, selection, segments, manifest.offsets, manifest.lower_bound,

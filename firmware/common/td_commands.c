@@ -170,9 +170,30 @@ static void spans(uint16_t sequence)
     send_answer(TD_SPANS, sequence, 8u * count);
 }
 
-static int inside(uint32_t offset, uint32_t length)
+static int inside(uint32_t offset, uint32_t length, uint32_t first, uint32_t bytes)
 {
-    return length <= (uint32_t)TD_ARENA_BYTES && offset <= (uint32_t)TD_ARENA_BYTES - length;
+    return length <= bytes && offset >= first && offset - first <= bytes - length;
+}
+
+/* Return where bytes at an offset are, all in one memory; NULL where there are none. */
+static uint8_t *locate(uint32_t offset, uint32_t length)
+{
+    for (uint32_t i = 0; i < td_model.region_count; i++) {
+        const td_region *region = td_model.regions + i;
+        if (inside(offset, length, region->offset, region->bytes)) {
+            return (uint8_t *)region->memory + (offset - region->offset);
+        }
+    }
+    return inside(offset, length, 0, TD_ARENA_BYTES) ? td_arena + offset : NULL;
+}
+
+static uint32_t end_of_memory(void)
+{
+    if (td_model.region_count == 0) {
+        return TD_ARENA_BYTES;
+    }
+    const td_region *final = td_model.regions + td_model.region_count - 1;
+    return final->offset + final->bytes;
 }
 
 static void write_arena(uint16_t sequence, uint32_t length)
@@ -183,11 +204,12 @@ static void write_arena(uint16_t sequence, uint32_t length)
         send_error(sequence, TD_ERROR_STREAMED, td_model.input_count, 0, 0);
         return;
     }
-    if (count > TD_CHUNK_BYTES || !inside(offset, count)) {
-        send_error(sequence, TD_ERROR_BOUNDS, offset, count, TD_ARENA_BYTES);
+    uint8_t *place = locate(offset, count);
+    if (count > TD_CHUNK_BYTES || place == NULL) {
+        send_error(sequence, TD_ERROR_BOUNDS, offset, count, end_of_memory());
         return;
     }
-    memcpy(td_arena + offset, td_frame_payload(&frame) + 4, count);
+    memcpy(place, td_frame_payload(&frame) + 4, count);
     send_answer(TD_WRITE, sequence, 0);
 }
 
@@ -195,11 +217,12 @@ static void read_arena(uint16_t sequence)
 {
     uint32_t offset = td_load32(td_frame_payload(&frame));
     uint32_t count = td_load32(td_frame_payload(&frame) + 4);
-    if (count > TD_CHUNK_BYTES || !inside(offset, count)) {
-        send_error(sequence, TD_ERROR_BOUNDS, offset, count, TD_ARENA_BYTES);
+    const uint8_t *place = locate(offset, count);
+    if (count > TD_CHUNK_BYTES || place == NULL) {
+        send_error(sequence, TD_ERROR_BOUNDS, offset, count, end_of_memory());
         return;
     }
-    memcpy(td_frame_payload(&frame), td_arena + offset, count);
+    memcpy(td_frame_payload(&frame), place, count);
     send_answer(TD_READ, sequence, count);
 }
 

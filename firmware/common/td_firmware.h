@@ -13,6 +13,13 @@ typedef struct {
     uint32_t bytes;
 } td_span;
 
+/* A memory of the model's besides the arena; its bytes go on at `offset`. */
+typedef struct {
+    uint32_t offset;
+    uint32_t bytes;
+    int8_t *memory;
+} td_region;
+
 typedef struct {
     uint8_t digest[16]; /* first 16 bytes of the SHA-256 of the model sources */
     uint32_t arena_bytes;
@@ -22,6 +29,8 @@ typedef struct {
     const td_span *inputs;
     const td_span *outputs;
     void (*step)(void *arena, uint32_t index); /* execute step `index` (a node) of the network */
+    const td_region *regions;
+    uint32_t region_count;
 } td_firmware_model;
 
 /* Defined by the generated file firmware_model.c. */

@@ -23,6 +23,7 @@ from tinydeploy.ops.execute import run_outputs
 from tinydeploy.passes import run_passes
 from tinydeploy.plan import search
 from tinydeploy.plan.layout import MemoryPlan
+from tinydeploy.plan.liveness import keep_outside
 from tinydeploy.plan.planner import plan_layers
 from tinydeploy.plan.select import Selection, portable, select
 from tinydeploy.plan.simulate import simulate
@@ -77,19 +78,22 @@ def random_network(seed: int) -> Graph:
 
 
 @pytest.mark.parametrize(
-    ("streamed_input", "mac_factor"), [(False, 1.0), (True, 1.0), (False, 1.5), (True, 2.0)]
+    ("input_from", "mac_factor"),
+    [("ram", 1.0), ("streamed", 1.0), ("ram", 1.5), ("streamed", 2.0), ("flash", 1.0)],
 )
 @pytest.mark.parametrize("seeds", [range(k, k + 8) for k in (0, 8, 16)])
-def test_random_networks(seeds: range, streamed_input: bool, mac_factor: float) -> None:
+def test_random_networks(seeds: range, input_from: str, mac_factor: float) -> None:
     """Every mode gives the same bytes, and none needs more than layer by layer."""
-    common = mac_factor == 1 and not streamed_input
+    common = mac_factor == 1 and input_from == "ram"
     graphs = [random_network(seed) for seed in (seeds if common else seeds[:4])]
-    wanted = search.Wanted("streamed", None, streamed_input, mac_factor)
+    wanted = search.Wanted("streamed", None, input_from == "streamed", mac_factor)
     allocator = "auto" if common else "greedy"
     choices = []
     for graph in graphs:
         selection = portable(graph, LITERT)
         whole = plan_layers(graph, "greedy", selection, LITERT)
+        if input_from == "flash":
+            selection = keep_outside(graph, selection, graph.inputs)
         choice, _ = search.plan(
             graph, LITERT, selection, wanted, allocator, lambda g: portable(g, LITERT)
         )

@@ -15,6 +15,7 @@ from tinydeploy import resources
 from tinydeploy.build.size import Sizes, measure, read_digest
 from tinydeploy.build.toolchain import build_tools
 from tinydeploy.errors import FitError, ToolchainError, UsageError
+from tinydeploy.plan.layout import Arena
 from tinydeploy.targets import Target
 
 _BUILD_SECONDS = 600.0
@@ -87,12 +88,14 @@ def build_firmware(
     max_steps: int = 256,
     extra_flags: tuple[str, ...] = (),
     code_in_ram: bool = False,
+    arenas: tuple[Arena, ...] = (),
 ) -> Firmware:
     """Write sources, linker script and Makefile to `out_dir`, run make and measure the result.
 
     `max_steps` sizes the table of per-step counters. `extra_flags` go to compiler and linker
     (sanitizers on the host). `code_in_ram` has the model's code copied to the target's fast memory
-    at start. Files that have not changed are left alone, so that a second build
+    at start. `arenas` says in which memories the arenas lie, the first one of `arena_bytes`, where
+    there are several. Files that have not changed are left alone, so that a second build
     compiles only what differs.
     Raises FitError when the linker says so, ToolchainError when a tool is missing or fails.
     """
@@ -140,6 +143,7 @@ def firmware_files(
     max_steps: int = 256,
     extra_flags: tuple[str, ...] = (),
     code_in_ram: bool = False,
+    arenas: tuple[Arena, ...] = (),
 ) -> dict[str, bytes]:
     """Return everything but the model: path within the output folder -> content."""
     for name in model_files:
@@ -153,12 +157,14 @@ def firmware_files(
         "vectors": target.memory("vectors").name,
         "code": target.memory("code").name,
         "data": target.memory("data").name,
-        "arena": target.memory("arena").name,
+        "arena": (arenas[0].memory if arenas else "") or target.memory("arena").name,
+        "inputs": max((m for m in target.memories if m.kind == "ram"), key=lambda m: m.size).name,
         "fast": target.memory("fast").name if code_in_ram else "",
     }
     values = {
         "target": target,
         "placement": placement,
+        "arenas": arenas,
         "arena_bytes": arena_bytes,
         "arena_section": ".bss.td_arena",
         "max_steps": max_steps,

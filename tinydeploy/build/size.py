@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,8 @@ class Sizes:
 
     `code_bytes` and `const_bytes` count the whole program, `model_*` only what came from the
     model's own sources and survived the linker. `flash_bytes` is code, constants and the initial
-    image of .data; `ram_bytes` is data, bss, arena, the stack reserve and code that runs from RAM.
+    image of .data; `ram_bytes` is data, bss, arenas, the stack reserve and code that runs from RAM;
+    `input_bytes` are besides: they stand in for inputs in flash.
     """
 
     code_bytes: int
@@ -41,6 +43,7 @@ class Sizes:
     model_code_bytes: int
     model_const_bytes: int
     code_in_ram_bytes: int
+    input_bytes: int = 0
 
 
 def measure(elf: Path, target: Target, model_objects: tuple[Path, ...]) -> Sizes:
@@ -53,12 +56,13 @@ def measure(elf: Path, target: Target, model_objects: tuple[Path, ...]) -> Sizes
     with elf.open("rb") as file:
         image = _open(file, elf)
         sections = [s for s in image.iter_sections() if s["sh_flags"] & _ALLOCATE]
-        arena = _symbol(image, "td_arena")["st_size"]
+        arena = _symbol(image, "td_arena")["st_size"] + _total(image, r"td_arena[1-9]\d*")
+        inputs = _total(image, r"td_input_\d+")
         if target.architecture == "host":
             kinds = _kinds(sections)
             code, const, data = kinds["code"], kinds["const"], kinds["data"]
             stack = target.stack_bytes
-            bss = kinds["bss"] - arena - stack
+            bss = kinds["bss"] - arena - stack - inputs
         else:
             by_name = {s.name: int(s["sh_size"]) for s in sections}
             code = sum(by_name.get(n, 0) for n in (".vectors", ".model_text", ".text"))
@@ -83,6 +87,7 @@ def measure(elf: Path, target: Target, model_objects: tuple[Path, ...]) -> Sizes
         model_code_bytes=model_code,
         model_const_bytes=model_const,
         code_in_ram_bytes=moved,
+        input_bytes=inputs,
     )
 
 
@@ -173,6 +178,13 @@ def _symbol(image: ELFFile, name: str) -> Symbol:
     if not found:
         raise ToolchainError(f"the linked firmware has no symbol {name}", "was it stripped?")
     return found[0]
+
+
+def _total(image: ELFFile, pattern: str) -> int:
+    """Return the bytes of all symbols of a name."""
+    table = image.get_section_by_name(".symtab")
+    symbols = table.iter_symbols() if isinstance(table, SymbolTableSection) else ()
+    return sum(int(s["st_size"]) for s in symbols if re.fullmatch(pattern, s.name))
 
 
 def _kinds(sections: list[Section]) -> dict[str, int]:

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 from tinydeploy.errors import UsageError
 from tinydeploy.ir import Graph
-from tinydeploy.pipeline import Clock, Prepared
+from tinydeploy.pipeline import Clock, Prepared, selected
 from tinydeploy.plan import search
 from tinydeploy.plan.explain import Explanation, explain
-from tinydeploy.plan.join import join_in_memory
 from tinydeploy.plan.layout import MemoryPlan
-from tinydeploy.plan.select import Selection, select
+from tinydeploy.plan.select import Selection
 
 
 def explained(
@@ -31,8 +30,7 @@ def explained(
         wanted = replace(wanted, ram=None, schedule="streamed")
 
     def chosen(graph: Graph) -> Selection:
-        selection = select(graph, profile, core)
-        return join_in_memory(graph, profile, selection, streamed=wanted.schedule != "layer")
+        return selected(graph, profile, core, wanted)
 
     def again(graph: Graph) -> MemoryPlan:
         choice, _ = search.plan(graph, profile, chosen(graph), wanted, allocator)

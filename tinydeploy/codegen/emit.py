@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tinydeploy import __version__
 from tinydeploy.codegen import names
+from tinydeploy.codegen.regions import Region, expression, region_at, regions_of
 from tinydeploy.codegen.render import read, render
 from tinydeploy.codegen.sources import SourceTree
 from tinydeploy.ir import Graph
@@ -72,16 +73,17 @@ def generate(
     """
     name = names.identifier(graph.name)
     constants = _Constants(name)
+    regions = regions_of(graph, plan)
     segments: list[dict[str, Any]] = [
         {
             "segment": segment,
-            "nodes": [_step(graph, plan, profile, p, constants) for p in segment.nodes],
+            "nodes": [_step(graph, plan, profile, p, constants, regions) for p in segment.nodes],
             "calls_type": _word(max(segment.calls, default=0)),
-            "feeds": [_feed(graph, plan, i) for i in segment.feeds],
+            "feeds": [_feed(graph, plan, i, regions) for i in segment.feeds],
         }
         for segment in plan.segments
     ]
-    for s, loads in zip(segments, _loads(graph, plan), strict=True):
+    for s, loads in zip(segments, _loads(graph, plan, regions), strict=True):
         s["loads"] = loads
     kernels = {n["function"]: n for s in segments for n in s["nodes"]}
     shared = {
@@ -95,10 +97,13 @@ def generate(
         "provenance": provenance,
         "profile": profile.name,
         "plan": plan,
+        "regions": regions,
+        # Of functions within the model: what they work in.
+        "memory": f"const {name}_memory *m" if len(regions) > 1 else "int8_t *arena",
         "segments": segments,
         "constants": constants.arrays,
-        "inputs": _border(graph, plan, graph.inputs, graph.float_inputs),
-        "outputs": _border(graph, plan, graph.outputs, graph.float_outputs),
+        "inputs": _border(graph, plan, regions, graph.inputs, graph.float_inputs),
+        "outputs": _border(graph, plan, regions, graph.outputs, graph.float_outputs),
         "kernel_sources": [
             render(f"ops/{k['kernel'].template}.c.j2", function=function, **k["constants"])
             for function, k in sorted(kernels.items())
@@ -126,6 +131,7 @@ def _step(
     profile: IntegerProfile,
     position: int,
     constants: _Constants,
+    regions: tuple[Region, ...],
 ) -> dict[str, Any]:
     """Describe one node for the template: its kernel, parameters, rows and comment."""
     node, selection = graph.nodes[position], plan.selection
@@ -151,7 +157,7 @@ def _step(
             taps += (kernel.band - 1) * source.stride
         pointers.append(
             {
-                "base": _base(graph, plan, index, constants, position, source.input),
+                "base": _base(graph, plan, index, constants, position, source.input, regions),
                 "first": layout.first(tensor),
                 "pitch": layout.row_bytes(tensor) if count > 1 else layout.bytes(tensor),
                 "ring": layout.ring if layout.wraps(tensor) else 0,
@@ -167,6 +173,12 @@ def _step(
     params = kernel.params(site) if kernel.params else op.params(call, profile)
     values = kernel.constants(site)
     out, out_layout = call.output, selection.layout(node.outputs[0])
+
+    def at(offset: int | None) -> str | None:
+        return None if offset is None else expression(regions, offset)
+
+    pad_row_at = plan.pad_rows.get(position, 0)
+    pad_row_first = selection.layout(node.inputs[0] or 0).first(call.input()) if pad_row else 0
     return {
         "index": position,
         "node": node,
@@ -178,22 +190,20 @@ def _step(
         "rows": rows,
         "sources": pointers,
         "slots": slot,
-        "out_offset": plan.offset_of(node.outputs[0]),
+        "out_at": at(plan.offset_of(node.outputs[0])),
         "out_first": out_layout.first(out),
         "out_pitch": out.bytes // rows if out_layout.plain else out_layout.row_bytes(out),
-        "accumulators": plan.accumulators.get(position),
+        "accumulators": at(plan.accumulators.get(position)),
         "out_ring": out_layout.ring if out_layout.wraps(out) else 0,
         "out_layout": out_layout,
         "out": out,
         "pad_row": pad_row,
-        "pad_row_first": selection.layout(node.inputs[0] or 0).first(call.input())
-        if pad_row
-        else 0,
+        "pad_row_inside": at(pad_row_at + pad_row_first),
         "pad_value": call.input().zero_point if pad_row else 0,
-        "scratch": plan.scratch.get(position),
-        "pad_row_at": plan.pad_rows.get(position),
-        "reads": [_describe(graph, plan, node.inputs[k]) for k in op.inputs(call)],
-        "writes": _describe(graph, plan, node.outputs[0]),
+        "scratch": at(plan.scratch.get(position)),
+        "pad_row_at": at(pad_row_at),
+        "reads": [_describe(graph, plan, node.inputs[k], regions) for k in op.inputs(call)],
+        "writes": _describe(graph, plan, node.outputs[0], regions),
         "macs": op.macs(call),
     }
 
@@ -203,9 +213,11 @@ def _word(value: int) -> str:
     return "uint8_t" if value < 1 << 8 else "uint16_t" if value < 1 << 16 else "uint32_t"
 
 
-def _loads(graph: Graph, plan: MemoryPlan) -> list[list[dict[str, int]]]:
+def _loads(
+    graph: Graph, plan: MemoryPlan, regions: tuple[Region, ...]
+) -> list[list[dict[str, Any]]]:
     """Return, per segment, the inputs that are read whole before it runs."""
-    loads: list[list[dict[str, int]]] = [[] for _ in plan.segments]
+    loads: list[list[dict[str, Any]]] = [[] for _ in plan.segments]
     if not plan.streamed_input or not loads:
         return loads
     fed = {i for s in plan.segments for i in s.feeds}
@@ -215,29 +227,37 @@ def _loads(graph: Graph, plan: MemoryPlan) -> list[list[dict[str, int]]]:
         first = min((p for p, n in enumerate(graph.nodes) if index in n.inputs), default=-1)
         at = next((k for k, s in enumerate(plan.segments) if s.nodes[-1] >= first), 0)
         size = graph.tensors[index].bytes
-        loads[at].append({"slot": slot, "offset": plan.offset_of(index), "bytes": size})
+        place = expression(regions, plan.offset_of(index))
+        loads[at].append({"slot": slot, "at": place, "bytes": size})
     return loads
 
 
-def _feed(graph: Graph, plan: MemoryPlan, index: int) -> dict[str, int]:
+def _feed(
+    graph: Graph, plan: MemoryPlan, index: int, regions: tuple[Region, ...]
+) -> dict[str, Any]:
     """Describe an input that arrives row by row."""
     layout, tensor = plan.selection.layout(index), graph.tensors[index]
     return {
         "slot": graph.inputs.index(index),
-        "offset": plan.offset_of(index),
+        "at": expression(regions, plan.offset_of(index)),
         "ring": layout.held(tensor),
         "pitch": layout.row_bytes(tensor),
     }
 
 
-def _describe(graph: Graph, plan: MemoryPlan, index: int | None) -> str:
+def _describe(
+    graph: Graph, plan: MemoryPlan, index: int | None, regions: tuple[Region, ...]
+) -> str:
     """Say type, shape, place and layout of a tensor in a comment."""
     tensor = graph.tensor(index)
     assert index is not None
     if tensor.constant:
         return f"{describe_tensor(tensor)} constant"
     layout = str(plan.selection.layout(index))
-    return f"{describe_tensor(tensor)} at {plan.offset_of(index)}{', ' if layout else ''}{layout}"
+    region = region_at(regions, plan.offset_of(index))
+    where = f"{plan.offset_of(index) - region.offset}"
+    where += f" of {region.name}" if len(regions) > 1 else ""
+    return f"{describe_tensor(tensor)} at {where}{', ' if layout else ''}{layout}"
 
 
 def _row_table(source: RowSource, constants: _Constants, position: int) -> str:
@@ -259,11 +279,12 @@ def _base(
     constants: _Constants,
     position: int,
     slot: int,
+    regions: tuple[Region, ...],
 ) -> str:
     data = graph.tensors[index].data
     if data is not None:
         return constants.name(data, f"node{position}_input{slot}")
-    return f"arena + {plan.offset_of(index)}"
+    return expression(regions, plan.offset_of(index))
 
 
 def _initialiser(params: Any, constants: _Constants, position: int) -> list[tuple[str, str]]:
@@ -279,15 +300,22 @@ def _initialiser(params: Any, constants: _Constants, position: int) -> list[tupl
 
 
 def _border(
-    graph: Graph, plan: MemoryPlan, indices: tuple[int, ...], floats: frozenset[int]
+    graph: Graph,
+    plan: MemoryPlan,
+    regions: tuple[Region, ...],
+    indices: tuple[int, ...],
+    floats: frozenset[int],
 ) -> list[dict[str, Any]]:
     return [
         {
             "index": slot,
             "tensor": graph.tensors[i],
             "text": describe_tensor(graph.tensors[i]),
-            "offset": plan.offset_of(i),
+            "flat": plan.offset_of(i),
+            "offset": plan.offset_of(i) - region.offset,
+            "region": region,
             "float": slot in floats,
         }
         for slot, i in enumerate(indices)
+        for region in (region_at(regions, plan.offset_of(i)),)
     ]

@@ -134,6 +134,7 @@ class Problem:
             t: aligned(selection.layout(t).bytes(graph.tensors[t]))
             for t in range(len(graph.tensors))
         }
+        self.size.update(dict.fromkeys(selection.outside, 0))
 
         self.whole: dict[int, int] = {}
         self.floor = sum(self.size[t] for t in set(graph.inputs) - feeds)
@@ -231,7 +232,7 @@ class Problem:
         out = node.outputs[0]
         for k in op.inputs(call):
             i = node.inputs[k]
-            if i is None or i not in self.birth or self.death[i] > position:
+            if i is None or i not in self.birth or self.death[i] > position or not self.size[i]:
                 continue
             plain = self.selection.layout(i) == self.selection.layout(out) == PLAIN
             if plain and op.in_place(call, k) and graph.tensors[i].bytes == call.output.bytes:

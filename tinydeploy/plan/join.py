@@ -85,7 +85,10 @@ def _joinable(
             or outer.constant
             or place.start % ALIGNMENT
             or whole in taken
+            or whole in selection.outside
         ):
+            return False
+        if place.inner in graph.outputs and place.outer in selection.outside:
             return False
         if not (selection.layout(place.inner).plain and selection.layout(place.outer).plain):
             return False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from tinydeploy.ops.base import Pace
 from tinydeploy.plan.select import Selection
 
 ALIGNMENT = 4
@@ -36,20 +38,30 @@ class Segment:
 
     `feeds` are inputs of the network that arrive row by row. `calls` has a number per step of a
     streamed segment: bit k is set when the k-th of the feeds and then the nodes does its next band
-    of rows. Inner tensors live in rings, as their layouts say.
+    of rows. Inner tensors live in rings, as their layouts say. `pace` is what its kernels were
+    chosen for.
     """
 
     kind: str
     nodes: tuple[int, ...]
     calls: tuple[int, ...] = ()
     feeds: tuple[int, ...] = ()
+    pace: Pace = "even"
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """Name the memory that holds an arena ("" where the board file says so), and its bytes."""
+
+    memory: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Place every buffer in one arena.
+    """Place every buffer in one arena, or in several one behind the other.
 
-    arena_bytes: the arena's size, inputs and outputs included.
+    arena_bytes: the size of all arenas, inputs and outputs included.
     lower_bound_bytes: no plan of these lifetimes can be smaller (largest sum alive at one step,
     or what the solver proved).
     optimal: the arena equals the bound.
@@ -57,6 +69,10 @@ class MemoryPlan:
     or sums that outlive a call.
     selection: the kernels and layouts the plan was made for.
     streamed_input: the inputs are read piece by piece while the network runs.
+    outside: inputs that the caller keeps in memory that is only read, such as flash. Their offsets
+    go on where the arena ends.
+    several: the arenas, where there is more than one memory (plan.memories). Offsets count through
+    all of them, in this order; no buffer lies in two.
     """
 
     buffers: tuple[Buffer, ...]
@@ -71,6 +87,20 @@ class MemoryPlan:
     steps: int
     selection: Selection
     streamed_input: bool = False
+    outside: tuple[Buffer, ...] = ()
+    several: tuple[Arena, ...] = ()
+
+    @property
+    def arenas(self) -> tuple[Arena, ...]:
+        """Return the arenas, of which there is at least one."""
+        return self.several or (Arena("", self.arena_bytes),)
+
+    @property
+    def input(self) -> Literal["ram", "flash", "streamed"]:
+        """Say where the inputs come from."""
+        if self.streamed_input:
+            return "streamed"
+        return "flash" if self.outside else "ram"
 
     @property
     def optimal(self) -> bool:
@@ -90,10 +120,15 @@ class MemoryPlan:
         return total
 
     def offset_of(self, tensor: int) -> int:
-        """Return the byte offset of a tensor in the arena; raises KeyError for a constant."""
+        """Return the byte offset of a tensor; raises KeyError for a constant."""
         for buffer, offset in zip(self.buffers, self.offsets, strict=True):
             if tensor in buffer.tensors:
                 return offset + buffer.start_of(tensor)
+        end = self.arena_bytes
+        for buffer in self.outside:
+            if tensor in buffer.tensors:
+                return end + buffer.start_of(tensor)
+            end += buffer.bytes
         raise KeyError(tensor)
 
 
@@ -112,4 +147,5 @@ def dump_plan(plan: MemoryPlan) -> str:
         lines.append(
             f"  {offset:>8} +{buffer.bytes:<8} steps {buffer.first} to {buffer.last}  {tensors}"
         )
+    lines += [f"  outside {b.bytes}  {' '.join(f'%{t}' for t in b.tensors)}" for b in plan.outside]
     return "\n".join(lines) + "\n"

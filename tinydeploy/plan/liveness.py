@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tinydeploy.errors import UsageError
 from tinydeploy.ir import Graph, Node
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import PLAIN, Call, Kernel, op_named
@@ -44,12 +45,16 @@ def homes(graph: Graph, kernels: Sequence[Kernel | None]) -> dict[int, tuple[int
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Hold all buffers of a plan, and which serves a node as scratch, pad row or accumulators."""
+    """Hold all buffers of a plan, and which serves a node as scratch, pad row or accumulators.
+
+    `outside` are those of inputs that the caller keeps in memory that is only read.
+    """
 
     buffers: tuple[Buffer, ...]
     scratch: dict[int, int]
     pad_rows: dict[int, int]
     accumulators: dict[int, int]
+    outside: tuple[Buffer, ...] = ()
 
     def holding(self, tensor: int) -> int:
         """Return the index of the buffer that holds a tensor."""
@@ -110,10 +115,11 @@ def buffers_of(
                 open_group(o, span[step][0])
             else:
                 put(o, owner[reused], groups[owner[reused]][reused])
-    buffers = []
+    buffers: list[Buffer] = []
+    outside: list[Buffer] = []
     for born, group in zip(births, groups, strict=True):
         ends = [s + selection.layout(t).bytes(graph.tensors[t]) for t, s in group.items()]
-        buffers.append(
+        (outside if selection.outside & group.keys() else buffers).append(
             Buffer(
                 graph.tensors[next(iter(group))].name,
                 tuple(group),
@@ -140,7 +146,24 @@ def buffers_of(
             if size := selection.accumulators(graph, p, profile):
                 accumulators[p] = len(buffers)
                 buffers.append(Buffer(f"sums of node {p}", (), aligned(size), first, end))
-    return Needs(tuple(buffers), scratch, pad_rows, accumulators)
+    return Needs(tuple(buffers), scratch, pad_rows, accumulators, tuple(outside))
+
+
+def keep_outside(graph: Graph, selection: Selection, inputs: Sequence[int]) -> Selection:
+    """Return the selection with inputs, and all that is part of them, in read-only memory.
+
+    Raises UsageError when that would be an output of the network.
+    """
+    home = homes(graph, selection.kernels)
+    outside = {*inputs, *(t for t, (whole, _) in home.items() if whole in inputs)}
+    for o in graph.outputs:
+        if o in outside:
+            raise UsageError(
+                f"output '{graph.tensors[o].name[:60]}' is part of an input",
+                "what lies in flash is not in the arena",
+                "leave out --input flash",
+            )
+    return replace(selection, outside=frozenset(outside))
 
 
 def lower_bound(buffers: tuple[Buffer, ...]) -> int:
@@ -175,7 +198,7 @@ def _reusable_input(
     op, call = op_named(node.op), Call(graph, node)
     for position in op.inputs(call):
         i = node.inputs[position]
-        if i is None or i not in owner:
+        if i is None or i not in owner or i in selection.outside:
             continue
         if selection.layout(i) != PLAIN or selection.layout(node.outputs[0]) != PLAIN:
             continue

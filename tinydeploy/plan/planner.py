@@ -73,6 +73,7 @@ def placed(
         len(graph.nodes),
         selection,
         streamed_input,
+        needs.outside,
     )
 
 

@@ -19,7 +19,7 @@ from tinydeploy.plan.exact import allocate_exact, solver_installed
 from tinydeploy.plan.layout import Buffer, MemoryPlan, Segment, aligned
 from tinydeploy.plan.liveness import Needs, buffers_of
 from tinydeploy.plan.planner import placed, plan_layers
-from tinydeploy.plan.rows import by_rows, streaming_selection
+from tinydeploy.plan.rows import at_pace, streaming_selection
 from tinydeploy.plan.select import Selection
 from tinydeploy.plan.stream import Scheduler, Stream, stacked
 from tinydeploy.plan.strips import Strips, joined, promising, split, work_factor
@@ -44,6 +44,8 @@ class Wanted:
         takes the least RAM within 4 % of the fastest plan's instructions (the fastest plan itself
         where kernels are chosen for speed), or with `ram` (bytes) the fastest plan that fits.
     streamed_input: the inputs arrive piece by piece while the network runs.
+    flash_input: the inputs lie in memory that is only read, such as flash; whoever selects kernels
+        says so (liveness.keep_outside).
     mac_factor: how many times the MACs may be computed to save RAM, in strips (plan.strips).
     """
 
@@ -51,6 +53,7 @@ class Wanted:
     ram: int | None = None
     streamed_input: bool = False
     mac_factor: float = 1.0
+    flash_input: bool = False
 
 
 AUTO = Wanted()
@@ -91,9 +94,6 @@ def plan(
     feeds = frozenset(graph.inputs) if wanted.streamed_input else frozenset()
     problem = Problem(graph, profile, selection, feeds)
     choices = _choices(problem, allocator)
-    tight = replace(selection, core=replace(selection.core, tight=True))
-    if _differ(problem, by_rows(graph, profile, tight)):
-        choices += _choices(Problem(graph, profile, tight, feeds), allocator)
     if wanted.mac_factor > 1 and reselect is not None:
         for strips in promising(problem, wanted.mac_factor):
             choices += _in_strips(graph, profile, strips, feeds, allocator, reselect)
@@ -102,22 +102,12 @@ def plan(
     chosen = choices[index]
     greedy = chosen.plan.allocator == "greedy" and not chosen.plan.optimal
     if greedy and allocator != "greedy" and chosen.strips is None:
-        same = replace(selection, core=chosen.plan.selection.core)
         segments, streamed = chosen.plan.segments, wanted.streamed_input
-        again = plan_segments(graph, profile, same, segments, allocator, streamed)
+        again = plan_segments(graph, profile, selection, segments, allocator, streamed)
         if again.arena_bytes < chosen.plan.arena_bytes:
             chosen = choices[index] = replace(chosen, plan=again)
     _check_fits(chosen.plan, wanted)
     return chosen, tuple(choices)
-
-
-def _differ(problem: Problem, rows: Selection) -> bool:
-    """Tell whether other kernels, or less scratch memory, would be used for some node."""
-    graph, profile = problem.graph, problem.profile
-    return any(
-        a is not b or problem.rows.scratch(graph, p, profile) != rows.scratch(graph, p, profile)
-        for p, (a, b) in enumerate(zip(problem.rows.kernels, rows.kernels, strict=True))
-    )
 
 
 def _in_strips(
@@ -197,7 +187,7 @@ def _check_fits(plan: MemoryPlan, wanted: Wanted) -> None:
     elif wanted.streamed_input:
         hint = "a smaller model is needed: 'tinydeploy plan --explain' says where"
     else:
-        hint = "with --input streamed the input need not lie in RAM as a whole"
+        hint = "with --input streamed or flash the input need not lie in RAM as a whole"
     raise FitError(
         f"no plan of this network fits {wanted.ram:,} bytes",
         f"the smallest one found needs {plan.arena_bytes:,} bytes of activations",
@@ -219,10 +209,9 @@ def plan_again(
 
     Raises ValueError when they do not belong to this graph and selection.
     """
-    rows = by_rows(graph, profile, selection)
-    cuts = _cuts_of(graph, rows, segments)
+    cuts = _cuts_of(graph, profile, selection, segments)
     streams = [s for _, s in cuts if s]
-    final = streaming_selection(selection, rows, streams)
+    final = streaming_selection(graph, profile, selection, streams)
     spans = _with_views(graph, [nodes for nodes, _ in cuts])
     needs = buffers_of(graph, profile, final, spans, streamed_input)
     if len(offsets) != len(needs.buffers) or min(offsets, default=0) < 0:
@@ -245,24 +234,30 @@ def plan_segments(
 
     Raises ValueError when a streamed one holds nodes that do not work by rows.
     """
-    cuts = _cuts_of(graph, by_rows(graph, profile, selection), segments)
+    cuts = _cuts_of(graph, profile, selection, segments)
     return _materialise(graph, profile, selection, cuts, allocator, streamed_input)
 
 
-def _cuts_of(graph: Graph, rows: Selection, segments: Sequence[Segment]) -> list[Cut]:
+def _cuts_of(
+    graph: Graph, profile: IntegerProfile, selection: Selection, segments: Sequence[Segment]
+) -> list[Cut]:
     """Return given segments with their schedules; raises ValueError if they cannot be had."""
     known = {p for s in segments for p in s.nodes}
     if known - set(range(len(graph.nodes))):
         raise ValueError(f"segments of nodes {sorted(known)}")
-    for s in segments:
-        if s.kind == "streamed" and any(rows.kernels[p] is None for p in s.nodes):
-            raise ValueError(f"nodes {list(s.nodes)} do not work by rows")
     fed = [i for s in segments for i in s.feeds]
-    scheduler = Scheduler(graph, rows, rereads=len(fed) > len({*fed}))
-    return [
-        (s.nodes, scheduler.stream(s.nodes, s.feeds) if s.kind == "streamed" else None)
-        for s in segments
-    ]
+    rereads = len(fed) > len({*fed})
+    schedulers = {
+        pace: Scheduler(graph, at_pace(graph, profile, selection, pace), rereads, pace)
+        for pace in dict.fromkeys(s.pace for s in segments if s.kind == "streamed")
+    }
+    cuts: list[Cut] = []
+    for s in segments:
+        scheduler = schedulers[s.pace] if s.kind == "streamed" else None
+        if scheduler and any(scheduler.selection.kernels[p] is None for p in s.nodes):
+            raise ValueError(f"nodes {list(s.nodes)} do not work by rows")
+        cuts.append((s.nodes, scheduler.stream(s.nodes, s.feeds) if scheduler else None))
+    return cuts
 
 
 def _materialise(
@@ -275,7 +270,7 @@ def _materialise(
 ) -> MemoryPlan:
     """Return the plan of the chosen segments, its buffers placed."""
     streams = [s for _, s in cuts if s]
-    final = streaming_selection(selection, by_rows(graph, profile, selection), streams)
+    final = streaming_selection(graph, profile, selection, streams)
     spans = _with_views(graph, [nodes for nodes, _ in cuts])
     needs = buffers_of(graph, profile, final, spans, streamed_input)
     pairs = _pairs(graph, needs, streams)

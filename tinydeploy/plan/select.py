@@ -10,21 +10,18 @@ from typing import TypeAlias
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import PLAIN, Call, Kernel, Layout, Op, Site, op_named
+from tinydeploy.ops.base import Pace
 
 Around: TypeAlias = tuple[tuple[int, Layout], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """Name what kernels are chosen for; the empty ISA is portable C.
-
-    `tight` asks streamed nodes for least RAM rather than least instructions.
-    """
+    """Name what kernels are chosen for; the empty ISA is portable C."""
 
     isa: str = ""
     features: frozenset[str] = frozenset()
     optimize: str = "balanced"
-    tight: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +29,27 @@ class Selection:
     """Hold the chosen kernel of each node (None for views) and every layout that is not plain.
 
     The nodes in `streamed` are executed row by row: their kernels must not take tensors whole.
+    `paces` are those of nodes that are streamed otherwise than evenly.
+    The tensors in `outside` lie in memory of the caller's that is only read, and not in the arena.
     """
 
     kernels: tuple[Kernel | None, ...]
     layouts: dict[int, Layout] = field(default_factory=dict)
     core: Core = Core()
     streamed: frozenset[int] = frozenset()
+    paces: dict[int, Pace] = field(default_factory=dict)
+    outside: frozenset[int] = frozenset()
 
     def layout(self, tensor: int) -> Layout:
         return self.layouts.get(tensor, PLAIN)
 
     def site(self, graph: Graph, position: int, profile: IntegerProfile) -> Site:
         """Return what the kernel of a node is asked with."""
-        return site_of(graph, position, profile, self.core, self.around(graph, position))
+        around, pace = self.around(graph, position), self.pace(position)
+        return site_of(graph, position, profile, self.core, around, pace)
+
+    def pace(self, position: int) -> Pace:
+        return self.paces.get(position, "even")
 
     def around(self, graph: Graph, position: int) -> Around:
         """Return the layouts of a node's own tensors that are not plain, as a kernel sees them."""
@@ -78,16 +83,21 @@ class Selection:
         if kernel is None:
             return 0
         around = self.around(graph, position)
-        return _scratch(kernel, graph, position, profile, self.core, around)
+        return _scratch(kernel, graph, position, profile, self.core, around, self.pace(position))
 
 
 def site_of(
-    graph: Graph, position: int, profile: IntegerProfile, core: Core, around: Around
+    graph: Graph,
+    position: int,
+    profile: IntegerProfile,
+    core: Core,
+    around: Around,
+    pace: Pace = "even",
 ) -> Site:
     """Return what the kernel of a node is asked with, given the layouts of its tensors."""
     return Site(
         Call(graph, graph.nodes[position]), profile, core.isa, core.features, core.optimize,
-        dict(around), core.tight,
+        dict(around), pace,
     )  # fmt: skip
 
 
@@ -99,9 +109,10 @@ def _scratch(
     profile: IntegerProfile,
     core: Core,
     around: Around,
+    pace: Pace,
 ) -> int:
     """Return a kernel's scratch memory; kernels pack weights for that, and a search asks often."""
-    return kernel.scratch(site_of(graph, position, profile, core, around))
+    return kernel.scratch(site_of(graph, position, profile, core, around, pace))
 
 
 def select(

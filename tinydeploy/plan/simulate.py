@@ -33,7 +33,9 @@ def simulate(graph: Graph, plan: MemoryPlan, profile: IntegerProfile) -> None:
 class _Run:
     def __init__(self, graph: Graph, plan: MemoryPlan, profile: IntegerProfile) -> None:
         self.graph, self.plan, self.profile = graph, plan, profile
-        self.bytes = np.full(max(plan.arena_bytes, 1), _GARBAGE, np.int64)
+        self.bytes = np.full(
+            plan.arena_bytes + sum(b.bytes for b in plan.outside), _GARBAGE, np.int64
+        )
         self.home = homes(graph, plan.selection.kernels)
 
     def all(self) -> None:
@@ -133,6 +135,8 @@ class _Run:
         ]
         made = [self.span(out, r) for r in written]
         for low, high in (*made, *private):
+            if high > plan.arena_bytes:
+                raise TinydeployError(f"{where} writes outside of the arena")
             if any(low < b and a < high for a, b in spans):
                 raise TinydeployError(f"{where} overwrites what it reads")
         for low, high in private:

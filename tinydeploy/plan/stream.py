@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tinydeploy.ir import Graph
 from tinydeploy.ops import Call, RowSource, op_named
+from tinydeploy.ops.base import Pace
 from tinydeploy.plan.layout import ALIGNMENT
 from tinydeploy.plan.select import Selection
 
@@ -37,6 +38,7 @@ class Stream:
     calls: NDArray[np.bool_]  # [steps, feeds and nodes]
     rings: dict[int, int]  # tensor -> rows held
     pairs: dict[tuple[int, int], int]
+    pace: Pace = "even"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,14 @@ def reduces(selection: Selection, position: int) -> bool:
 class Scheduler:
     """Make streamed segments of a network; what every segment needs is found out once.
 
-    `selection` holds the kernels that nodes have when they are streamed (plan.rows). With `rereads`
-    an input that arrives row by row may do so in several segments.
+    `selection` holds the kernels that nodes have when they are streamed (plan.rows) at a pace. With
+    `rereads` an input that arrives row by row may do so in several segments.
     """
 
-    def __init__(self, graph: Graph, selection: Selection, rereads: bool = False) -> None:
-        self.graph, self.selection, self.rereads = graph, selection, rereads
+    def __init__(
+        self, graph: Graph, selection: Selection, rereads: bool = False, pace: Pace = "even"
+    ) -> None:
+        self.graph, self.selection, self.rereads, self.pace = graph, selection, rereads, pace
         self.readers: dict[int, list[int]] = {}
         self.columns: dict[int, _Column] = {}
         self.pitches: dict[int, int] = {}
@@ -109,7 +113,7 @@ class Scheduler:
         alone = {c.tensor for c in columns if self.selection.layout(c.tensor).pitch}
         alone |= set(feeds) if self.rereads else set()
         pairs = {(y, x): d for (y, x), d in pairs.items() if not {y, x} & alone}
-        return Stream(tuple(nodes), tuple(feeds), calls, rings, pairs)
+        return Stream(tuple(nodes), tuple(feeds), calls, rings, pairs, self.pace)
 
     def _row_bytes(self, tensor: int) -> int:
         if tensor not in self.pitches:
@@ -135,7 +139,10 @@ class Scheduler:
         inputs = [
             t
             for t in dict.fromkeys(t for c in columns for t, _ in c.sources)
-            if t not in own and t not in graph.outputs and inside.issuperset(self.readers[t])
+            if t not in own
+            and t not in graph.outputs
+            and t not in self.selection.outside
+            and inside.issuperset(self.readers[t])
         ]
         if not inputs:
             return {}

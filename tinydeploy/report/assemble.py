@@ -44,7 +44,7 @@ def assemble(
         profile=profile.name,
         memory=_memory(plan, firmware, stack_bytes),
         plan=doc.PlanFigures(
-            input="streamed" if plan.streamed_input else "ram",
+            input=plan.input,
             mac_factor=next((c.mac_factor for c in front if c.plan is plan), 1.0),
             allocator=plan.allocator,
             segments=[_segment(graph, view) for view in segment_views(graph, plan)],
@@ -88,8 +88,10 @@ def _segment(graph: Graph, view: SegmentView) -> doc.SegmentFigures:
 def _memory(
     plan: MemoryPlan, firmware: Firmware | None, stack_bytes: int | None
 ) -> doc.MemoryFigures:
+    outside = sum(b.bytes for b in plan.outside) if plan.outside else None
     figures = doc.MemoryFigures(
         arena_bytes=plan.arena_bytes,
+        input_bytes=outside,
         lower_bound_bytes=plan.lower_bound_bytes,
         optimal=plan.optimal,
     )
@@ -104,6 +106,7 @@ def _memory(
         model_code_bytes=firmware.model_code_bytes,
         code_in_ram_bytes=firmware.sizes.code_in_ram_bytes,
         stack_bytes=stack_bytes,
+        input_bytes=outside,
         fits=True,  # the linker placed it within the target's memories
         lower_bound_bytes=plan.lower_bound_bytes,
         optimal=plan.optimal,

@@ -23,7 +23,8 @@ class MemoryFigures(_Part, frozen=True, kw_only=True):
     arena: activations, inputs, outputs and scratch; ram: arena, stack reserve and variables;
     flash: all code and constants; code: machine code of the whole firmware; const: the model's
     weights and tables; model_code: machine code of the model alone; code_in_ram: of that,
-    what was moved to fast memory; stack: deepest use measured.
+    what was moved to fast memory; stack: deepest use measured; input: inputs that lie in flash or
+    wherever the caller has them, in no other figure.
     """
 
     arena_bytes: int
@@ -34,6 +35,7 @@ class MemoryFigures(_Part, frozen=True, kw_only=True):
     model_code_bytes: int | None = None
     code_in_ram_bytes: int | None = None
     stack_bytes: int | None = None
+    input_bytes: int | None = None
     fits: bool | None = None
     lower_bound_bytes: int
     optimal: bool

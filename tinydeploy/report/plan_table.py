@@ -25,6 +25,9 @@ def show_plan(
     proven = "the least possible" if plan.optimal else f"lower bound {plan.lower_bound_bytes:,}"
     console.print(f"arena  {plan.arena_bytes:,} bytes ({proven}), allocator: {plan.allocator}")
     console.print(f"peak   {peak_step(graph, plan)}", markup=False)
+    if plan.outside:
+        size = sum(b.bytes for b in plan.outside)
+        console.print(f"inputs {size:,} bytes in flash, only read")
     if target and target.architecture != "host":
         share = 100 * plan.arena_bytes / target.ram_bytes
         word = "fits" if plan.arena_bytes <= target.ram_bytes else "does NOT fit"

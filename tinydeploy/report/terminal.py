@@ -56,6 +56,8 @@ def _memory(console: Console, d: Document, target: Target | None) -> None:
     streamed = any(s.kind == "streamed" for s in d.plan.segments)
     how = "streamed" if streamed else "layer by layer"
     console.print(f"arena     {m.arena_bytes:,} bytes {how} ({bound})")
+    if m.input_bytes:
+        console.print(f"inputs    {m.input_bytes:,} bytes in flash, not counted below")
     for label, used, size in (
         ("RAM", m.ram_bytes, target.ram_bytes if target else 0),
         ("flash", m.flash_bytes, target.flash_bytes if target else 0),
