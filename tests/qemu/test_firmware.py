@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,17 @@ from firmware_models import (
 from tinydeploy.build.firmware import Firmware, build_firmware
 from tinydeploy.errors import DeviceError, ToolchainError
 from tinydeploy.run.device import Device, open_device
+from tinydeploy.run.qemu import Link
 from tinydeploy.targets import Target, list_targets, load_target
 
 pytestmark = pytest.mark.qemu
 
+Build = Callable[[Target], Firmware]
 EMULATED = [target for target in list_targets() if target.qemu]
 
 
 @pytest.fixture(scope="module")
-def firmware_of(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+def firmware_of(tmp_path_factory: pytest.TempPathFactory) -> Build:
     built: dict[str, Firmware] = {}
 
     def build(target: Target) -> Firmware:
@@ -49,7 +52,7 @@ def firmware_of(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-un
 
 
 @pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
-def test_board(target: Target, firmware_of) -> None:  # type: ignore[no-untyped-def]
+def test_board(target: Target, firmware_of: Build) -> None:
     with open_device(firmware_of(target), target) as device:
         hello = device.hello()
         assert hello.board == target.name
@@ -87,7 +90,7 @@ def _input(data: bytes) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
-def test_counts_are_instructions(target: Target, firmware_of) -> None:  # type: ignore[no-untyped-def]
+def test_counts_are_instructions(target: Target, firmware_of: Build) -> None:
     """A loop of 1,000,000 instructions by construction is counted as such.
 
     What surrounds the loop is the difference to a loop of no turns. One tick of a timer is up to
@@ -105,7 +108,7 @@ def test_counts_are_instructions(target: Target, firmware_of) -> None:  # type: 
             assert device.step(1) == device.step(1)  # exact, so always the same
 
 
-def test_systick_counts_beyond_its_24_bits(firmware_of) -> None:  # type: ignore[no-untyped-def]
+def test_systick_counts_beyond_its_24_bits(firmware_of: Build) -> None:
     target = load_target("netduinoplus2")  # 168 MHz: 24 bits last 100 million instructions
     with open_device(firmware_of(target), target) as device:
         device.write(0, bytes(256))
@@ -116,7 +119,7 @@ def test_systick_counts_beyond_its_24_bits(firmware_of) -> None:  # type: ignore
 
 
 @pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
-def test_the_boards_own_uart_carries_the_same_frames(target: Target, firmware_of) -> None:  # type: ignore[no-untyped-def]
+def test_the_boards_own_uart_carries_the_same_frames(target: Target, firmware_of: Build) -> None:
     with open_device(firmware_of(target), target, link="uart") as device:
         noise = random.Random(target.name).randbytes(700)
         device.write(0, noise)
@@ -130,7 +133,7 @@ def test_the_boards_own_uart_carries_the_same_frames(target: Target, firmware_of
 @pytest.mark.parametrize(
     "name", ["microbit", "mps2-an386", "mps2-an505", "mps3-an547", "hifive1", "riscv-virt"]
 )
-def test_a_crash_names_the_function(name: str, link, firmware_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_crash_names_the_function(name: str, link: Link, firmware_of: Build) -> None:
     target = load_target(name)
     with open_device(firmware_of(target), target, link=link) as device:
         device.write(0, bytes(256))
@@ -142,7 +145,7 @@ def test_a_crash_names_the_function(name: str, link, firmware_of) -> None:  # ty
 
 
 @pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
-def test_a_stack_that_overflows_is_an_error(target: Target, firmware_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_stack_that_overflows_is_an_error(target: Target, firmware_of: Build) -> None:
     with open_device(firmware_of(target), target) as device:
         device.write(0, bytes(256))
         device.write(CRASH, b"\x02")
@@ -168,7 +171,7 @@ def test_vector_instructions_are_switched_on(tmp_path: Path) -> None:
         assert device.read(64, 16) == bytes(range(3, 19))
 
 
-def test_a_device_with_another_model_is_refused(firmware_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_device_with_another_model_is_refused(firmware_of: Build) -> None:
     target = load_target("mps2-an386")
     built = firmware_of(target)
     other = Firmware(built.elf, built.target, bytes(16), built.sizes)
@@ -176,7 +179,7 @@ def test_a_device_with_another_model_is_refused(firmware_of) -> None:  # type: i
         device.hello()
 
 
-def test_an_emulator_that_dies_says_its_last_words(tmp_path: Path, firmware_of) -> None:  # type: ignore[no-untyped-def]
+def test_an_emulator_that_dies_says_its_last_words(tmp_path: Path, firmware_of: Build) -> None:
     target = load_target("mps2-an386")
     text = (Path(__file__).parents[2] / "targets" / "mps2-an386.toml").read_text()
     path = tmp_path / "odd.toml"
@@ -196,7 +199,9 @@ def _kill(device: Device) -> None:
     device._process._process.kill()
 
 
-def test_a_missing_emulator_names_its_package(firmware_of, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_emulator_names_its_package(
+    firmware_of: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = load_target("riscv-virt")
     built = firmware_of(target)
     monkeypatch.setenv("PATH", "/nonexistent")
@@ -204,7 +209,7 @@ def test_a_missing_emulator_names_its_package(firmware_of, monkeypatch) -> None:
         open_device(built, target)
 
 
-def test_the_emulator_ends_with_the_device_and_with_us(firmware_of) -> None:  # type: ignore[no-untyped-def]
+def test_the_emulator_ends_with_the_device_and_with_us(firmware_of: Build) -> None:
     target = load_target("mps2-an386")
     built = firmware_of(target)
     with pytest.raises(RuntimeError), open_device(built, target) as device:
@@ -245,7 +250,7 @@ def _alive(number: int) -> bool:
     return state != "Z"
 
 
-def test_the_link_is_fast_enough(firmware_of) -> None:  # type: ignore[no-untyped-def]
+def test_the_link_is_fast_enough(firmware_of: Build) -> None:
     """61,440 input bytes for each of 8 samples must not be what one waits for."""
     target = load_target("mps2-an386")
     with open_device(firmware_of(target), target) as device:

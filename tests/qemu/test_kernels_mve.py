@@ -160,7 +160,7 @@ def halves(net: Net, r: np.random.Generator) -> None:
     x, w, b = net.nodes[-1].inputs
     out = net.nodes[-1].outputs[0]
     assert x is not None and w is not None and b is not None
-    weights, (zero,) = net.tensors[w], net.tensors[out].quantization.zero_points  # type: ignore[union-attr]
+    weights, zero = net.tensors[w], net.tensors[out].zero_point
     data = constant(r.integers(-1, 2, weights.shape).astype(np.int8))
     bias = constant(r.integers(-9, 10, net.tensors[b].shape).astype(np.int32))
     assert weights.quantization is not None

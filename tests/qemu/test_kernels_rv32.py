@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby, product
 from pathlib import Path
@@ -76,11 +77,11 @@ def exact_by_rows(graph: Graph, optimize: str, *functions: str, machine: str = T
     assert verdict.bit_exact, verdict.first_mismatch
 
 
-def set_weights(net: Net, node: int, change: object) -> None:
+def set_weights(net: Net, node: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
     """Replace a node's weights by change(weights)."""
     index = net.nodes[node].inputs[1]
     tensor = net.tensors[index]
-    data = change(np.array(tensor.data)).astype(np.int8)  # type: ignore[operator]
+    data = change(np.array(tensor.data)).astype(np.int8)
     net.tensors[index] = replace(tensor, data=constant(data))
 
 

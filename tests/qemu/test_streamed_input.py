@@ -1,15 +1,13 @@
 """Networks that ask for their input while they run, deployed: the same bits and figures always."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from firmware_models import ARENA_BYTES, STREAMED_SOURCES
-from networks import residual_network
 
 from tinydeploy.build.firmware import build_firmware
-from tinydeploy.cli.main import cli
 from tinydeploy.errors import DeviceError
 from tinydeploy.manifest import read_manifest
 from tinydeploy.run.device import Device, open_device
@@ -20,26 +18,8 @@ pytestmark = pytest.mark.qemu
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits_int8.tflite"
 
 
-@pytest.fixture
-def tinydeploy(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Run a command in this process, which saves seconds, and return its document."""
-
-    def run(*arguments: object, code: int = 0) -> Any:
-        assert cli.main([*map(str, arguments), "--json"], standalone_mode=False) == code
-        return json.loads(capsys.readouterr().out)
-
-    return run
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    path = tmp_path / "small.tflite"
-    path.write_bytes(residual_network(size=16))
-    return path
-
-
 @pytest.mark.parametrize("target", ["mps2-an386", "riscv-virt"])
-def test_example(target: str, tinydeploy) -> None:  # type: ignore[no-untyped-def]
+def test_example(target: str, tinydeploy: Callable[..., Any]) -> None:
     """Its layers run whole, so that its image is asked for as a whole."""
     d = tinydeploy("deploy", DIGITS, "-t", target, "--input", "streamed", "--schedule", "layer")
     assert d["verify"]["bit_exact"] and d["verify"]["samples"] == 8
@@ -47,7 +27,9 @@ def test_example(target: str, tinydeploy) -> None:  # type: ignore[no-untyped-de
 
 
 @pytest.mark.parametrize("target", ["mps2-an386", "riscv-virt"])
-def test_waiting_is_not_counted(target: str, small: Path, tmp_path: Path, tinydeploy) -> None:  # type: ignore[no-untyped-def]
+def test_waiting_is_not_counted(
+    target: str, small: Path, tmp_path: Path, tinydeploy: Callable[..., Any]
+) -> None:
     """By the UART, rows take a hundred times longer."""
     out = tmp_path / "out"
     d = tinydeploy("deploy", small, "-t", target, "--input", "streamed", "--schedule", "streamed",
@@ -60,8 +42,8 @@ def test_waiting_is_not_counted(target: str, small: Path, tmp_path: Path, tinyde
 
 @pytest.mark.parametrize("target", ["microbit", "host"])
 def test_a_broken_kernel_is_caught_and_named(
-    target: str, small: Path, tmp_path: Path, tinydeploy
-) -> None:  # type: ignore[no-untyped-def]
+    target: str, small: Path, tmp_path: Path, tinydeploy: Callable[..., Any]
+) -> None:
     out = tmp_path / "out"
     d = tinydeploy("deploy", small, "-t", target, "--input", "streamed", "--schedule", "streamed",
                    "--out", out)  # fmt: skip
@@ -91,6 +73,6 @@ def test_a_silent_host_ends_the_run(
         assert device.stack_used() > 0  # and the device goes on
 
 
-def test_bench(small: Path, tinydeploy) -> None:  # type: ignore[no-untyped-def]
+def test_bench(small: Path, tinydeploy: Callable[..., Any]) -> None:
     (row,) = tinydeploy("bench", small, "-t", "mps2-an386", "--input", "streamed")
     assert row["exact"] and row["est. cycles"] > row["instructions"] > 0

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,9 +80,9 @@ def all_changes(graph: Graph) -> list[Change]:
 
 
 @pytest.mark.parametrize("make", [wide_kernel, residual, lambda: digits()])
-def test_every_changed_network_runs(make: object) -> None:
+def test_every_changed_network_runs(make: Callable[[], Graph]) -> None:
     """Shapes, weights, scales and biases fit: the reference computes it, the planner plans it."""
-    graph = make()  # type: ignore[operator]
+    graph = make()
     kinds = set()
     for change in all_changes(graph):
         try:

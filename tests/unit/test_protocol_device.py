@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -295,7 +296,7 @@ def test_a_port_by_url_reaches_the_same_firmware(firmware: Firmware) -> None:
             transport.close()
 
 
-def _bridge(peer: socket.socket, transport: Transport):  # type: ignore[no-untyped-def]
+def _bridge(peer: socket.socket, transport: Transport) -> Callable[[], None]:
     import threading
 
     done = threading.Event()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tinydeploy import resources
 from tinydeploy.errors import UsageError
-from tinydeploy.targets import list_targets, load_target
+from tinydeploy.targets import Target, list_targets, load_target
 
 NAMES = {
     "hifive1",
@@ -41,7 +41,7 @@ def test_all_shipped_targets_load_under_their_file_name() -> None:
 
 
 @pytest.mark.parametrize("target", list_targets(), ids=lambda target: target.name)
-def test_each_target_names_drivers_that_exist(target) -> None:  # type: ignore[no-untyped-def]
+def test_each_target_names_drivers_that_exist(target: Target) -> None:
     drivers = resources.folder("firmware") / "drivers"
     names = [f"counter_{target.counter.driver}"]
     if target.architecture != "host":
