@@ -90,9 +90,10 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 def planning(function: F) -> F:
     """Add the options that say which memory plan is wanted."""
     for option in (
-        click.option("--input", "input_from", type=click.Choice(["ram", "streamed"]),
+        click.option("--input", "input_from", type=click.Choice(["ram", "flash", "streamed"]),
                      default="ram", show_default=True,
-                     help="Inputs lie in the arena, or a function of yours delivers their rows."),
+                     help="Inputs lie in the arena, or in memory of yours that is only read, or a "
+                     "function of yours delivers their rows."),
         click.option("--mac-factor", type=click.FloatRange(1, 4), default=1.0, show_default=True,
                      help="Compute up to this many times the MACs, in strips, to save RAM."),
         click.option("--ram", type=Size(), default=None, metavar="BYTES",
@@ -112,7 +113,7 @@ def wanted(schedule: Any, ram: int | None, input_from: str, mac_factor: float) -
     """Return what the planning options say."""
     from tinydeploy.plan.search import Wanted
 
-    return Wanted(schedule, ram, input_from == "streamed", mac_factor)
+    return Wanted(schedule, ram, input_from == "streamed", mac_factor, input_from == "flash")
 
 
 def sampling(function: F) -> F:
