@@ -25,11 +25,12 @@ from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import Call, op_named
 from tinydeploy.ops._addsub import Attributes as AddAttributes
 from tinydeploy.ops._window import Window
+from tinydeploy.ops.base import Pace
 from tinydeploy.ops.fully_connected import Attributes as DenseAttributes
 from tinydeploy.pipeline import core_of
 from tinydeploy.plan.layout import Segment
 from tinydeploy.plan.planner import plan_layers
-from tinydeploy.plan.rows import by_rows
+from tinydeploy.plan.rows import at_pace
 from tinydeploy.plan.search import plan_segments
 from tinydeploy.plan.select import Selection, select
 from tinydeploy.run.device import open_device
@@ -132,7 +133,7 @@ class Net:
                      tuple(self.outputs))  # fmt: skip
 
 
-def longest_segments(rows: Selection) -> list[Segment]:
+def longest_segments(rows: Selection, pace: Pace = "even") -> list[Segment]:
     """Return segments of the nodes that have a kernel by rows, up to 30 of them, and the others."""
     segments: list[Segment] = []
     for position, kernel in enumerate(rows.kernels):
@@ -140,9 +141,9 @@ def longest_segments(rows: Selection) -> list[Segment]:
         if kernel is None:
             segments.append(Segment("layer", (position,)))
         elif last is not None and last.kind == "streamed" and len(last.nodes) < 30:
-            segments[-1] = Segment("streamed", (*last.nodes, position))
+            segments[-1] = replace(last, nodes=(*last.nodes, position))
         else:
-            segments.append(Segment("streamed", (position,)))
+            segments.append(Segment("streamed", (position,), pace=pace))
     return segments
 
 
@@ -154,19 +155,17 @@ def run_on(
     samples: int = 4,
     functions: Sequence[str] = (),
     streamed: bool = False,
-    tight: bool = False,
+    pace: Pace = "even",
 ) -> tuple[Verdict, tuple[int, ...], Selection]:
     """Build and run a graph; return the verdict, the counts per node and the kernels used.
 
     `functions` are kernels that must have been chosen (by function name) somewhere. `streamed`
-    runs every node row by row that can be, in segments as long as possible, where `tight` with the
-    kernels that need least RAM.
+    runs every node row by row that can be, in segments as long as possible, at a pace.
     """
     semantics = PROFILES[profile]
-    core = replace(core_of(target, optimize), tight=tight)
-    selection = select(graph, semantics, core)
+    selection = select(graph, semantics, core_of(target, optimize))
     if streamed:
-        segments = longest_segments(by_rows(graph, semantics, selection))
+        segments = longest_segments(at_pace(graph, semantics, selection, pace), pace)
         plan = plan_segments(graph, semantics, selection, segments, "greedy")
     else:
         plan = plan_layers(graph, "greedy", selection, semantics)

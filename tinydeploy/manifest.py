@@ -36,6 +36,7 @@ class ManifestSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     kind: str
     nodes: tuple[int, ...]
     feeds: tuple[int, ...] = ()
+    pace: Literal["tight", "even", "wide"] = "even"
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,7 +52,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     optimize: str
     wanted: ManifestWanted
     strips: ManifestStrips | None = None
-    tight: bool = False
     optimisation: str
     digest: str
     kernels: tuple[str, ...]

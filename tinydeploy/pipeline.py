@@ -241,7 +241,6 @@ def build(
                 mac_factor=prepared.wanted.mac_factor,
                 flash_input=prepared.wanted.flash_input,
             ),
-            tight=prepared.plan.selection.core.tight,
             strips=ManifestStrips(end=prepared.strips.end, parts=prepared.strips.parts)
             if prepared.strips
             else None,
@@ -249,7 +248,7 @@ def build(
             digest=generated.digest.hex(),
             kernels=tuple(k.function if k else "" for k in prepared.plan.selection.kernels),
             segments=tuple(
-                ManifestSegment(kind=s.kind, nodes=s.nodes, feeds=s.feeds)
+                ManifestSegment(kind=s.kind, nodes=s.nodes, feeds=s.feeds, pace=s.pace)
                 for s in prepared.plan.segments
             ),
             offsets=prepared.plan.offsets,
@@ -277,15 +276,14 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
     try:
         if strips:
             graph = split(graph, strips)
-        tight = replace(core, tight=manifest.tight)
-        selection = select(graph, prepared.profile, tight, wishes)
+        selection = select(graph, prepared.profile, core, wishes)
         outside = graph.inputs if manifest.wanted.flash_input else ()
         selection = keep_outside(graph, selection, outside)
         selection = joined_at(graph, selection, [p for p, k in wishes.items() if not k])
         if strips:
             selection = joined(graph, selection, strips)
         selection = keep_outside(graph, selection, outside)
-        segments = [Segment(s.kind, s.nodes, (), s.feeds) for s in manifest.segments]
+        segments = [Segment(s.kind, s.nodes, (), s.feeds, s.pace) for s in manifest.segments]
         plan = search.plan_again(
             graph, prepared.profile, selection, segments, manifest.offsets, manifest.lower_bound,
             manifest.allocator, manifest.wanted.streamed_input,

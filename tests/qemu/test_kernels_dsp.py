@@ -22,6 +22,7 @@ from tinydeploy.ops._dsp.compact import compact_form
 from tinydeploy.ops._dsp.requant import requant
 from tinydeploy.ops._pool import Attributes as PoolAttributes
 from tinydeploy.ops._window import Window
+from tinydeploy.ops.base import Pace
 from tinydeploy.ops.mean import Attributes as MeanAttributes
 from tinydeploy.targets import load_target
 
@@ -55,12 +56,12 @@ class Tame(Net):
 
 def check(
     net: Net, functions: set[str], optimize: str, target: str = "mps2-an386",
-    profile: str = "litert", streamed: bool = False, tight: bool = False,
+    profile: str = "litert", streamed: bool = False, pace: Pace = "even",
 ) -> None:  # fmt: skip
     """Run a network; every value must equal the reference and the kernels must be used."""
     verdict, _, _ = run_on(
         load_target(target), net.graph(), optimize, profile, samples=2,
-        functions=sorted(functions), streamed=streamed, tight=tight,
+        functions=sorted(functions), streamed=streamed, pace=pace,
     )  # fmt: skip
     assert verdict.bit_exact, verdict.first_mismatch
 
@@ -222,8 +223,9 @@ class TestNodes:
         check(net, {"td_add_dsp", "td_average_pool_2d_dsp", "td_mean_dsp"}, "speed")
 
     @pytest.mark.parametrize("optimize", MODES)
-    @pytest.mark.parametrize(("width", "tight"), [(5, False), (14, False), (5, True), (14, True)])
-    def test_streamed_chain(self, width: int, tight: bool, optimize: str) -> None:
+    @pytest.mark.parametrize("pace", ["even", "tight", "wide"])
+    @pytest.mark.parametrize("width", [5, 14])
+    def test_streamed_chain(self, width: int, pace: Pace, optimize: str) -> None:
         """Rows in rings: planar ones that wrap, residual sums, and taps that need no layout."""
         net = Tame(default_rng(width))
         x = net.conv(net.input(24, width, 3), 4, (3, 3))
@@ -232,16 +234,16 @@ class TestNodes:
         x = net.depthwise(net.depthwise(x, (5, 3)), zero=7)
         net.output(net.conv(x, 2))
         planes = "td_depthwise_3x3_dsp" if width > 12 else FEW_COLUMNS[optimize]
-        planes = "td_depthwise_3x3_row_dsp" if tight else planes
+        planes = "td_depthwise_3x3_row_dsp" if pace == "tight" else planes
         used = {"td_conv_2d_dsp", "td_add_dsp", "td_depthwise_taps_dsp", planes}
-        check(net, used, optimize, streamed=True, tight=tight)
+        check(net, used, optimize, streamed=True, pace=pace)
 
     @pytest.mark.parametrize("optimize", MODES)
     @pytest.mark.parametrize("kind", [Tame, Net])
     def test_planes_in_small_rings(self, kind: type[Net], optimize: str) -> None:
         net, r = kind(default_rng(2)), default_rng(2)
         depthwise_chains(net, r, 14)
-        check(net, {"td_depthwise_3x3_row_dsp"}, optimize, streamed=True, tight=True)
+        check(net, {"td_depthwise_3x3_row_dsp"}, optimize, streamed=True, pace="tight")
 
     @pytest.mark.parametrize("target", ["mps2-an500", "mps2-an505"])
     def test_other_cores(self, target: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, wraps
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,9 @@ class Inside:
     pitch: int = 0
 
 
+Pace = Literal["tight", "even", "wide"]
+
+
 class Params(Protocol):
     """Mark the frozen dataclass that a C kernel reads: ints and integer arrays, in C's order."""
 
@@ -94,8 +97,9 @@ class Site:
     """Describe where a kernel would be used: the node, the core, the goal, the layouts so far.
 
     `isa` and `features` are the target's ("" and nothing for portable C); `optimize` is "speed",
-    "balanced" or "size"; `layouts` gives the layout of tensors that are not plain. Where `tight`,
-    kernels that need little RAM go before those that need few instructions.
+    "balanced" or "size"; `layouts` gives the layout of tensors that are not plain. What is streamed
+    has a pace: "tight" kernels go for little RAM, "wide" ones compute several rows per call for few
+    instructions.
     """
 
     call: Call
@@ -104,7 +108,7 @@ class Site:
     features: frozenset[str] = frozenset()
     optimize: str = "balanced"
     layouts: Mapping[int, Layout] = field(default_factory=dict)
-    tight: bool = False
+    pace: Pace = "even"
 
     def input_layout(self, position: int = 0) -> Layout:
         index = self.call.node.inputs[position]
@@ -129,12 +133,12 @@ def once_per_site(function: Callable[[Site], Found]) -> Callable[[Site], Found]:
         graph: Graph,
         node: Node,
         profile: IntegerProfile,
-        core: tuple[str, frozenset[str], str, bool],
+        core: tuple[str, frozenset[str], str, Pace],
         around: tuple[tuple[int, Layout], ...],
     ) -> Found:
-        isa, features, optimize, tight = core
+        isa, features, optimize, pace = core
         call = Call(graph, node)
-        return function(Site(call, profile, isa, features, optimize, dict(around), tight))
+        return function(Site(call, profile, isa, features, optimize, dict(around), pace))
 
     @wraps(function)
     def remembered(site: Site) -> Found:
@@ -142,7 +146,7 @@ def once_per_site(function: Callable[[Site], Found]) -> Callable[[Site], Found]:
         own = {
             i: layouts[i] for i in (*node.inputs, *node.outputs) if i is not None and i in layouts
         }
-        core = site.isa, site.features, site.optimize, site.tight
+        core = site.isa, site.features, site.optimize, site.pace
         return found(site.call.graph, node, site.profile, core, tuple(own.items()))
 
     return remembered

@@ -13,16 +13,18 @@ from dataclasses import dataclass, replace
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops import PLAIN, Call, op_named
+from tinydeploy.ops import PLAIN, Call, Kernel, op_named
+from tinydeploy.ops.base import Pace
 from tinydeploy.plan import cost
 from tinydeploy.plan.layout import aligned
 from tinydeploy.plan.liveness import executed, homes
-from tinydeploy.plan.rows import by_rows, streaming_selection
+from tinydeploy.plan.rows import at_pace
 from tinydeploy.plan.select import Selection
 from tinydeploy.plan.stream import Scheduler, Stream, reduces, stacked
 
 _LONGEST = 32  # columns of a segment's schedule, which has a bit for each
 _KEPT = 24  # ways kept per cut
+PACES: tuple[Pace, ...] = ("even", "tight", "wide")
 
 Cut = tuple[tuple[int, ...], Stream | None]
 
@@ -95,6 +97,21 @@ class Option:
     instructions: float
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Hold a node's kernel, its bytes of scratch memory, of padding and sums, its instructions."""
+
+    kernel: Kernel | None
+    scratch: int
+    own: int
+    instructions: float
+
+
+def _extra(uses: Sequence[Use]) -> int:
+    """Return the bytes that nodes of one segment take beside tensors; scratch memory is shared."""
+    return max(u.scratch for u in uses) + sum(u.own for u in uses)
+
+
 class Problem:
     """Hold what the dynamic program asks about segments: all `options`, by the cut they end at.
 
@@ -111,22 +128,18 @@ class Problem:
         rereads: bool = False,
     ) -> None:
         self.graph, self.profile, self.selection, self.feeds = graph, profile, selection, feeds
-        self.rows = by_rows(graph, profile, selection)
-        self.scheduler = Scheduler(graph, self.rows, rereads)
         self.order = executed(graph, selection)
-        streamed = replace(self.rows, streamed=frozenset(self.order))
-        # Bytes of scratch memory, and of rows of padding and sums; instructions: whole, by rows.
-        self.extra: dict[tuple[int, bool], tuple[int, int]] = {}
-        self.count: dict[tuple[int, bool], float] = {}
-        for by_row, chosen in ((False, selection), (True, streamed)):
-            for p in self.order:
-                kernel = chosen.kernels[p]
-                if kernel is None:
-                    continue
-                own = aligned(chosen.pad_row_bytes(graph, p))
-                own += aligned(chosen.accumulators(graph, p, profile))
-                self.extra[p, by_row] = aligned(chosen.scratch(graph, p, profile)), own
-                self.count[p, by_row] = cost.instructions(graph, profile, chosen, p)
+        self.whole = {p: self._use(selection, p) for p in self.order}
+        self.schedulers = {
+            pace: Scheduler(graph, at_pace(graph, profile, selection, pace), rereads, pace)
+            for pace in PACES
+        }
+        self.scheduler = self.schedulers["even"]
+        self.rows = self.scheduler.selection
+        self.uses: dict[Pace, dict[int, Use]] = {}
+        for pace, scheduler in self.schedulers.items():
+            chosen = replace(scheduler.selection, streamed=frozenset(self.order))
+            self.uses[pace] = {p: self._use(chosen, p) for p in self.order if chosen.kernels[p]}
         self.birth, self.death = _lifetimes(graph, selection)
         for t in feeds:
             self.birth[t] = min(self.scheduler.readers.get(t, [-1]))
@@ -136,7 +149,7 @@ class Problem:
         }
         self.size.update(dict.fromkeys(selection.outside, 0))
 
-        self.whole: dict[int, int] = {}
+        self.peaks: dict[int, int] = {}
         self.floor = sum(self.size[t] for t in set(graph.inputs) - feeds)
         self.options = [list(self._ending_at(end)) for end in range(len(self.order) + 1)]
 
@@ -147,7 +160,7 @@ class Problem:
             first = nodes[0]
             if start == end - 1 and not self._shared_feed(first):
                 size = self._whole(first)
-                yield Option(start, (nodes, None), size, size, self.count[first, False])
+                yield Option(start, (nodes, None), size, size, self.whole[first].instructions)
             if self.rows.kernels[first] is None or nodes[-1] - first != len(nodes) - 1:
                 break  # not by rows, or a view lies between
             if len(nodes) > 1 and reduces(self.rows, first):
@@ -157,10 +170,31 @@ class Problem:
                 break
             if not feeds and all(self._whole(p) <= self.floor for p in nodes):
                 continue  # the inputs take more than these nodes ever will
-            s = self.scheduler.stream(nodes, feeds)
-            if len(nodes) > 1 or s.pairs or feeds:
-                count = self._instructions(nodes, s)
-                yield Option(start, (nodes, s), *self._streamed(nodes, s), count)
+            for pace in self._paces(nodes):
+                s = self.schedulers[pace].stream(nodes, feeds)
+                if len(nodes) > 1 or s.pairs or feeds:
+                    count = self._instructions(s)
+                    yield Option(start, (nodes, s), *self._streamed(s), count)
+
+    def _use(self, selection: Selection, position: int) -> Use:
+        """Return what a node takes with the kernel that a selection has for it."""
+        graph, profile = self.graph, self.profile
+        own = aligned(selection.pad_row_bytes(graph, position))
+        own += aligned(selection.accumulators(graph, position, profile))
+        return Use(
+            selection.kernels[position],
+            aligned(selection.scratch(graph, position, profile)),
+            own,
+            cost.instructions(graph, profile, selection, position),
+        )
+
+    def _paces(self, nodes: Sequence[int]) -> list[Pace]:
+        """Return the paces at which nodes can be streamed, of those that are the same one."""
+        found: dict[tuple[Use, ...], Pace] = {}
+        for pace, uses in self.uses.items():
+            if all(p in uses for p in nodes):
+                found.setdefault(tuple(uses[p] for p in nodes), pace)
+        return list(found.values())
 
     def _fed(self, nodes: Sequence[int]) -> list[int]:
         """Return the inputs that arrive row by row while these nodes run."""
@@ -186,10 +220,10 @@ class Problem:
         """Tell whether a node reads such an input: it cannot be whole then."""
         return any(i is not None and self._is_shared(i) for i in self.graph.nodes[position].inputs)
 
-    def _instructions(self, nodes: Sequence[int], s: Stream) -> float:
+    def _instructions(self, s: Stream) -> float:
         columns = len(s.nodes) + len(s.feeds)
         return len(s.calls) * (cost.STEP + cost.COLUMN * columns) + sum(
-            self.count[p, True] for p in nodes
+            self.uses[s.pace][p].instructions for p in s.nodes
         )
 
     def _alive(self, first: int, last: int) -> Iterator[int]:
@@ -201,27 +235,23 @@ class Problem:
             return aligned(self.graph.tensors[tensor].row_bytes)
         return self.size[tensor]
 
-    def _scratch(self, nodes: Sequence[int], by_row: bool) -> int:
-        extra = [self.extra[p, by_row] for p in nodes]
-        return max(most for most, _ in extra) + sum(own for _, own in extra)
-
     def _whole(self, position: int) -> int:
         """Return the bytes alive while one node runs whole."""
-        if position not in self.whole:
+        if position not in self.peaks:
             total = sum(self._held(t) for t in self._alive(position, position))
-            total += self._scratch((position,), False) - self._in_place(position)
-            self.whole[position] = total
-        return self.whole[position]
+            total += _extra([self.whole[position]]) - self._in_place(position)
+            self.peaks[position] = total
+        return self.peaks[position]
 
-    def _streamed(self, nodes: Sequence[int], s: Stream) -> tuple[int, int]:
+    def _streamed(self, s: Stream) -> tuple[int, int]:
         """Return the bytes alive while a segment runs, its rings and scratch included; the same
         with rings that share with no one.
         """
-        sizes = {t: self._held(t) for t in self._alive(nodes[0], nodes[-1])}
-        layouts = streaming_selection(self.selection, self.rows, [s])
-        for t in s.rings:
-            sizes[t] = aligned(layouts.layout(t).bytes(self.graph.tensors[t]))
-        scratch = self._scratch(nodes, True)
+        sizes = {t: self._held(t) for t in self._alive(s.nodes[0], s.nodes[-1])}
+        for t, held in s.rings.items():
+            layout = replace(self.selection.layout(t), ring=held)
+            sizes[t] = aligned(layout.bytes(self.graph.tensors[t]))
+        scratch = _extra([self.uses[s.pace][p] for p in s.nodes])
         outer = {p: d for p, d in s.pairs.items() if not s.rings.keys() & {*p}}
         return sharing(sizes, s, s.pairs) + scratch, sharing(sizes, s, outer) + scratch
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import PLAIN, Kernel, Op, Site, op_named
+from tinydeploy.ops.base import Pace
 from tinydeploy.plan.select import Around, Core, Selection, site_of
 from tinydeploy.plan.stream import Stream
 
@@ -26,19 +27,27 @@ def by_rows(graph: Graph, profile: IntegerProfile, selection: Selection) -> Sele
     return replace(selection, kernels=kernels)
 
 
+def at_pace(graph: Graph, profile: IntegerProfile, selection: Selection, pace: Pace) -> Selection:
+    """Return the kernels that nodes have when all are streamed at one pace, as by_rows does."""
+    paces = {} if pace == "even" else dict.fromkeys(range(len(graph.nodes)), pace)
+    return by_rows(graph, profile, replace(selection, paces=paces))
+
+
 def streaming_selection(
-    selection: Selection, rows: Selection, streams: Sequence[Stream]
+    graph: Graph, profile: IntegerProfile, selection: Selection, streams: Sequence[Stream]
 ) -> Selection:
     """Return the selection with the row kernels of streamed nodes, and rings for inner tensors."""
+    streamed = {p: s.pace for s in streams for p in s.nodes}
+    paces = {p: pace for p, pace in streamed.items() if pace != "even"}
+    rows = by_rows(graph, profile, replace(selection, paces=paces))
+    kernels = tuple(
+        rows.kernels[p] if p in streamed else k for p, k in enumerate(selection.kernels)
+    )
     layouts = dict(selection.layouts)
     for s in streams:
         for tensor, held in s.rings.items():
             layouts[tensor] = replace(layouts.get(tensor, PLAIN), ring=held)
-    streamed = frozenset(p for s in streams for p in s.nodes)
-    kernels = tuple(
-        rows.kernels[p] if p in streamed else k for p, k in enumerate(selection.kernels)
-    )
-    return replace(selection, kernels=kernels, layouts=layouts, streamed=streamed)
+    return replace(rows, kernels=kernels, layouts=layouts, streamed=frozenset(streamed))
 
 
 def _row_kernel(
@@ -47,7 +56,8 @@ def _row_kernel(
     around = replace(selection, streamed=frozenset({position})).around(graph, position)
     own = selection.kernels[position]
     assert own is not None
-    return _found(graph, position, profile, selection.core, around, own)
+    pace = selection.pace(position)
+    return _found(graph, position, profile, selection.core, around, own, pace)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -58,9 +68,10 @@ def _found(
     core: Core,
     around: Around,
     own: Kernel,
+    pace: Pace,
 ) -> Kernel | None:
     op = op_named(graph.nodes[position].op)
-    site = site_of(graph, position, profile, core, around)
+    site = site_of(graph, position, profile, core, around, pace)
     for kernel in op.reductions:
         if kernel.accepts(site):
             return kernel

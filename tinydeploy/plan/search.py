@@ -287,7 +287,9 @@ def _materialise(
 
 def _segments(cuts: Sequence[Cut]) -> tuple[Segment, ...]:
     return tuple(
-        Segment("layer", nodes) if s is None else Segment("streamed", nodes, _bits(s), s.feeds)
+        Segment("layer", nodes)
+        if s is None
+        else Segment("streamed", nodes, _bits(s), s.feeds, s.pace)
         for nodes, s in cuts
     )
 

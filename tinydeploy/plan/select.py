@@ -37,7 +37,7 @@ class Selection:
     layouts: dict[int, Layout] = field(default_factory=dict)
     core: Core = Core()
     streamed: frozenset[int] = frozenset()
-    paces: dict[int, Pace] = field(default_factory=dict)
+    paces: Mapping[int, Pace] = field(default_factory=dict)
     outside: frozenset[int] = frozenset()
 
     def layout(self, tensor: int) -> Layout:

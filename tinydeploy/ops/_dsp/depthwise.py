@@ -200,7 +200,7 @@ def _constants(site: Site, lines: int = 2) -> dict[str, int]:
 
 def _fits_row(site: Site) -> bool:
     """Accept what is streamed where RAM counts most: three rows of a ring do instead of four."""
-    return site.tight and site.output_layout.ring > 0 and _fits(site)
+    return site.pace == "tight" and site.output_layout.ring > 0 and _fits(site)
 
 
 def _fits_pair(site: Site) -> bool:

@@ -309,7 +309,8 @@ def _kernel(band: int) -> Kernel:
         if band == 1:
             return True
         # Row by row, bands make rings larger.
-        alone = _streamed(site) and width >= plan.pixels
+        alone = _streamed(site) and site.pace != "wide"
+        alone = alone and (width >= plan.pixels or site.pace == "tight")
         return width % plan.pixels != 0 and band == plan.pixels and not alone
 
     return Kernel(
