@@ -28,7 +28,7 @@ def _apart(buffers: Sequence[Buffer], pairs: Pairs, a: int, at: int, b: int, bt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rival:
+class Rival:
     """Say how near a buffer may lie to another one of its time: it begins at least `below` bytes
     lower, or at least `above` bytes higher.
     """
@@ -38,11 +38,11 @@ class _Rival:
     above: int
 
 
-def _rivals(buffers: Sequence[Buffer], pairs: Pairs = MappingProxyType({})) -> list[list[_Rival]]:
+def rivals_of(buffers: Sequence[Buffer], pairs: Pairs = MappingProxyType({})) -> list[list[Rival]]:
     """Return, per buffer, those that live at the same time."""
     return [
         [
-            _Rival(
+            Rival(
                 k,
                 min(b.bytes, pairs.get((index, k), b.bytes)),
                 min(other.bytes, pairs.get((k, index), other.bytes)),
@@ -62,7 +62,7 @@ def place_in_order(
     TensorFlow Lite Micro's GreedyMemoryPlanner with the order left to the caller, and with
     buffers that may overlap.
     """
-    found = _place(buffers, order, _rivals(buffers, pairs), sum(b.bytes for b in buffers))
+    found = _place(buffers, order, rivals_of(buffers, pairs), sum(b.bytes for b in buffers))
     assert found is not None
     return found
 
@@ -70,7 +70,7 @@ def place_in_order(
 def _place(
     buffers: Sequence[Buffer],
     order: Sequence[int],
-    rivals: Sequence[Sequence[_Rival]],
+    rivals: Sequence[Sequence[Rival]],
     limit: int,
 ) -> tuple[list[int], int] | None:
     """Do what place_in_order says; return None where more than `limit` bytes would be needed."""
@@ -120,7 +120,7 @@ def allocate_greedy(
         lambda b: (-busiest[b.first, b.last], -(b.last - b.first), -b.bytes),
         lambda b: (-busiest[b.first, b.last], -b.bytes),
     )
-    rivals = _rivals(buffers, pairs)
+    rivals = rivals_of(buffers, pairs)
     best: tuple[list[int], int] = [], sum(b.bytes for b in buffers) + 1
     best_order: list[int] = []
     for key in keys:
