@@ -127,7 +127,7 @@ def _fold_constants(graph: Graph) -> Graph:
     return graph.replace(tensors=tuple(tensors), nodes=tuple(nodes))
 
 
-def _readers(graph: Graph) -> dict[int, list[int]]:
+def readers_of(graph: Graph) -> dict[int, list[int]]:
     """Return the positions of the nodes that read each tensor; -1 for an output of the graph."""
     found: dict[int, list[int]] = {o: [-1] for o in graph.outputs}
     for position, node in enumerate(graph.nodes):
@@ -140,7 +140,7 @@ def _readers(graph: Graph) -> dict[int, list[int]]:
 def _fold_scales(graph: Graph) -> Graph:
     """Fold a MUL, ADD or SUB by constants per channel into the weights of what it reads."""
     tensors, nodes = list(graph.tensors), list(graph.nodes)
-    readers = _readers(graph)
+    readers = readers_of(graph)
     makers = {n.outputs[0]: p for p, n in enumerate(nodes)}
     gone: set[int] = set()
     for position, node in enumerate(graph.nodes):
@@ -209,7 +209,7 @@ def _scaled(maker: Node, node: Node, values: Floats, tensors: list[Tensor]) -> N
 
 def _fuse_activations(graph: Graph) -> Graph:
     """Make a RELU, RELU6 or RELU_N1_TO_1 the fused activation of what it alone reads."""
-    nodes, readers = list(graph.nodes), _readers(graph)
+    nodes, readers = list(graph.nodes), readers_of(graph)
     makers = {n.outputs[0]: p for p, n in enumerate(nodes)}
     gone: set[int] = set()
     for position, node in enumerate(graph.nodes):

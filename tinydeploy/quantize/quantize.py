@@ -10,14 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydeploy.ir import DType, Graph
-from tinydeploy.quantize import weights as rounding
+from tinydeploy.quantize.bias_correction import correct_biases
 from tinydeploy.quantize.calibrate import Progress, Statistics, calibrate, quiet
+from tinydeploy.quantize.equalize import equalize
 from tinydeploy.quantize.normal import WEIGHTS_AXIS, normalise
 from tinydeploy.quantize.ranges import METHODS
 from tinydeploy.quantize.rewrite import bias_floor, store_activations, to_integer
+from tinydeploy.quantize.squant import squant
+from tinydeploy.quantize.weights import quantize_weights, to_nearest
 
 Array = NDArray[Any]
 Samples = Sequence[Sequence[Array]]
+
+ROUNDINGS = {"nearest": to_nearest, "squant": squant}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ def quantize(
     Raises ModelError for what cannot be quantised, UsageError for samples that cannot be used.
     """
     floats = normalise(graph)
+    if settings.equalize:
+        floats = equalize(floats)
     statistics = calibrate(floats, samples, progress)
     bits = 16 if settings.activations is DType.INT16 else 8
     method = METHODS[settings.ranges]
@@ -69,10 +76,14 @@ def quantize(
             continue
         data = floats.tensor(node.inputs[1]).data
         if data is not None:
-            weights[position] = rounding.quantize_weights(
+            weights[position] = quantize_weights(
                 np.asarray(data, np.float32),
                 WEIGHTS_AXIS[node.op],
                 settings.node_bits.get(position, settings.weight_bits),
+                ROUNDINGS[settings.rounding],
                 floor=bias_floor(floats, node, stored),
             )
-    return Quantized(floats, to_integer(floats, stored, weights), statistics, settings)
+    integers = to_integer(floats, stored, weights)
+    if settings.correct_bias:
+        integers = correct_biases(floats, integers, samples, progress)
+    return Quantized(floats, integers, statistics, settings)
