@@ -25,7 +25,7 @@ from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.ir.verify import verify_graph
 from tinydeploy.ops import Call, Op, registry
-from tinydeploy.ops.base import run_checks
+from tinydeploy.ops.base import ACTIVATIONS, run_checks
 
 MAX_FILE_BYTES = 64 << 20
 MAX_NODES = 10_000
@@ -40,8 +40,6 @@ _DAMAGE = (
     struct.error, IndexError, ValueError, TypeError, AttributeError, ArithmeticError, KeyError,
     MemoryError,
 )  # fmt: skip
-
-_ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
 
 
 def read_file(path: Path) -> Graph:
@@ -128,9 +126,9 @@ class OperatorReader:
         return ("SAME", "VALID")[code]
 
     def activation(self, code: int) -> str:
-        if not 0 <= code < len(_ACTIVATIONS):
+        if not 0 <= code < len(ACTIVATIONS):
             self.refuse(f"fused activation code {code}")
-        return _ACTIVATIONS[code]
+        return ACTIVATIONS[code]
 
     def has_constant(self, position: int) -> bool:
         if position >= len(self.inputs):
@@ -336,7 +334,7 @@ class _Reader:
         if q.ZeroPointLength():
             self._count(q.ZeroPointLength(), 65536, f"zero points of tensor '{name}'")
             points = np.asarray(q.ZeroPointAsNumpy(), np.int64)
-        if dtype in (DType.INT8, DType.UINT8):
+        if dtype in (DType.INT8, DType.UINT8, DType.INT16):
             low, high = dtype.bounds
             # Written so that NaN fails.
             if not np.all((scales >= MIN_SCALE) & (scales <= MAX_SCALE)):

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _window as window
-from tinydeploy.ops.base import Call
+from tinydeploy.ops.base import Call, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,13 @@ def parse(reader: Any) -> Attributes:
         reader.positive(options.FilterHeight(), "filter height"),
         reader.positive(options.FilterWidth(), "filter width"),
     )
+
+
+def stored(call: Call) -> Stored:
+    a: Attributes = call.attributes
+    options, constants = window.stored(Call(call.graph, replace(call.node, attributes=a.window)))
+    del options["DilationHFactor"], options["DilationWFactor"]
+    return {**options, "FilterHeight": a.kernel_h, "FilterWidth": a.kernel_w}, constants
 
 
 def geometry(call: Call) -> window.Geometry:

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from tinydeploy.ir import Tensor
 from tinydeploy.numerics.fixedpoint import quantize_float, quantize_multiplier
-from tinydeploy.ops.base import Array, Call, RowSource
+from tinydeploy.ops.base import ACTIVATIONS, Array, Call, RowSource, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,18 @@ def clamp_range(activation: str, output: Tensor) -> tuple[int, int]:
 _CLAMPS = {"NONE": (None, None), "RELU": (0, None), "RELU6": (0, 6), "RELU_N1_TO_1": (-1, 1)}
 
 
+def stored(call: Call) -> Stored:
+    """Return the options of a convolution whose padding is SAME or VALID."""
+    w: Window = call.attributes
+    options = {
+        "StrideH": w.stride_h, "StrideW": w.stride_w,
+        "DilationHFactor": w.dilation_h, "DilationWFactor": w.dilation_w,
+        "Padding": ("SAME", "VALID").index(w.padding),
+        "FusedActivationFunction": ACTIVATIONS.index(w.activation),
+    }  # fmt: skip
+    return options, []
+
+
 def activate(values: Array, activation: str) -> Array:
     """Apply a fused activation to real values."""
     low, high = _CLAMPS[activation]
@@ -196,17 +208,18 @@ def weights_are_constant(call: Call) -> str | None:
 
 
 def bias_is_constant(call: Call) -> str | None:
-    """The bias, if any, is constant int32, one value per output channel."""
+    """The bias, if any, is constant int32 (int64 with int16 activations), one value per channel."""
     if not call.has_input(2):
         return None
     bias = call.input(2)
-    if not bias.constant or bias.dtype.value != "int32" or bias.elements != call.output.shape[-1]:
+    kinds = ("int32", "int64") if call.output.dtype.value == "int16" else ("int32",)
+    if not bias.constant or bias.dtype.value not in kinds or bias.elements != call.output.shape[-1]:
         return f"bias is {bias.dtype.value}{list(bias.shape)}"
     return None
 
 
 def bias_of(call: Call) -> Array:
-    """Return the bias as int32, zeros when the node has none."""
+    """Return the bias as stored, zeros when the node has none."""
     if call.has_input(2):
         data = call.input(2).data
         assert data is not None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinydeploy.ir import DType
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _pool as pool
 from tinydeploy.ops import _window as window
@@ -17,7 +18,9 @@ from tinydeploy.ops.base import (
     Op,
     Site,
     batch_is_one,
-    int8_in_out,
+    element_bits,
+    int8_or_int16,
+    portable,
     same_quantization,
 )
 
@@ -29,7 +32,7 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     ones = np.ones((1, g.in_h, g.in_w, 1), np.int64)
     count = np.maximum(window.patches(ones, g, 0).sum(axis=(2, 3)), 1)
     out = np.sign(total) * ((np.abs(total) + count // 2) // count)
-    return [np.clip(out, p.clamp_min, p.clamp_max).astype(np.int8)[None]]
+    return [np.clip(out, p.clamp_min, p.clamp_max).astype(call.output.dtype.numpy)[None]]
 
 
 def float_reference(call: Call, values: list[Array]) -> list[Array]:
@@ -37,6 +40,15 @@ def float_reference(call: Call, values: list[Array]) -> list[Array]:
     total = window.patches(values[0], g, 0).sum(axis=(2, 3))
     count = window.patches(np.ones((1, g.in_h, g.in_w, 1), np.float32), g, 0).sum(axis=(2, 3))
     return [window.activate(total / np.maximum(count, 1), call.attributes.window.activation)[None]]
+
+
+def sum_fits(call: Call) -> str | None:
+    """A window of int16 has at most 2^15 elements, so that their sum fits 32 bits."""
+    g = pool.geometry(call)
+    count = min(g.kernel_h, g.in_h) * min(g.kernel_w, g.in_w)
+    if call.output.dtype is DType.INT16 and count > 1 << 15:
+        return f"{count:,} elements"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,7 @@ GLOBAL = Kernel(
     "td_average_pool_2d_rows",
     accepts=_covers_all,
     params=_rows_params,
+    constants=element_bits,
     by_rows=True,
     accumulators=lambda site: 4 * site.call.input().shape[3],
 )
@@ -76,14 +89,15 @@ OP = Op(
     name="AVERAGE_POOL_2D",
     summary="average over windows",
     parse=pool.parse,
-    checks=(int8_in_out, batch_is_one, same_quantization),
+    checks=(int8_or_int16, batch_is_one, same_quantization, sum_fits),
     shape=pool.shape,
     reference=reference,
+    stored=pool.stored,
     float_reference=float_reference,
     params=pool.params,
     region=lambda call: window.rows_of(pool.geometry(call)),
     columns=lambda call: window.columns_of(pool.geometry(call)),
     narrow=pool.narrow,
-    kernels=kernels("AVERAGE_POOL_2D", "average_pool_2d"),
+    kernels=kernels("AVERAGE_POOL_2D", portable("average_pool_2d")),
     reductions=(GLOBAL,),
 )

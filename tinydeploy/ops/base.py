@@ -222,12 +222,25 @@ def never_in_place(call: Call, position: int) -> bool:
     return False
 
 
+Stored = tuple[dict[str, Any], list[Array]]
+
+ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")  # by their codes in TFLite's schema
+
+
+def fused_activation(call: Call) -> Stored:
+    """Store the fused activation, if there is one, and nothing else."""
+    name = getattr(call.attributes, "activation", None)
+    return ({} if name is None else {"FusedActivationFunction": ACTIVATIONS.index(name)}), []
+
+
 @dataclass(frozen=True, slots=True)
 class Op:
     """Hold everything the project knows about one operator.
 
     parse: attributes from a TFLite operator (an importers.tflite.OperatorReader).
     checks: each docstring is the sentence the user reads; returns the offending figures or None.
+    stored: the inverse of parse: the options of the schema's table by name, and the constants that
+        follow the computed inputs.
     shape: the output shapes.
     reference: integer arrays to integer arrays; THE semantics.
     float_reference: float32 arrays to float32 arrays, what a float model means; None where float
@@ -268,6 +281,7 @@ class Op:
     narrow: Callable[[Call, int, int], Any] = same_attributes
     view: bool = False
     float_reference: Callable[[Call, list[Array]], list[Array]] | None = None
+    stored: Callable[[Call], Stored] = fused_activation
     fixed_output: Mapping[DType, Quantization] = field(default_factory=dict)
 
 
@@ -278,8 +292,21 @@ def alike_on_floats(
     return lambda call, values: reference(call, values, None)
 
 
+def element_bits(site: Site) -> dict[str, int]:
+    """Return the constant of templates that are written for int8 and int16: nothing for int8."""
+    return {"bits": 16} if site.call.output.dtype is DType.INT16 else {}
+
+
 def portable(template: str) -> tuple[Kernel, ...]:
-    """Return the kernel list of an operator that has only its portable C kernel."""
+    """Return the kernel list of an operator that has only its portable C kernel.
+
+    The template defines {{ function }} for elements of `bits` bits, of 8 where that is undefined.
+    """
+    return (Kernel(template, f"td_{template}", constants=element_bits, by_rows=True),)
+
+
+def portable_bytes(template: str) -> tuple[Kernel, ...]:
+    """Return the kernel list of an operator whose kernel counts in bytes, whatever the elements."""
     return (Kernel(template, f"td_{template}", by_rows=True),)
 
 
@@ -300,6 +327,35 @@ def int8_in_out(call: Call) -> str | None:
             return f"tensor '{tensor.name}' is {tensor.dtype.value}"
         if tensor.quantization is None or tensor.quantization.per_channel:
             return f"tensor '{tensor.name}' has no per-tensor quantisation"
+    return None
+
+
+def int8_or_int16(call: Call) -> str | None:
+    """Activations are all int8, or all int16 with zero point 0, with one scale per tensor."""
+    if detail := each_int8_or_int16(call):
+        return detail
+    tensors = [t for t in (*call.inputs, *call.outputs) if t is not None and not t.constant]
+    first = tensors[0]
+    for tensor in tensors:
+        if tensor.dtype is not first.dtype:
+            return (
+                f"tensor '{first.name}' is {first.dtype.value}, "
+                f"'{tensor.name}' is {tensor.dtype.value}"
+            )
+    return None
+
+
+def each_int8_or_int16(call: Call) -> str | None:
+    """Each activation is int8, or int16 with zero point 0, with one scale per tensor."""
+    for tensor in (*call.inputs, *call.outputs):
+        if tensor is None or tensor.constant:
+            continue
+        if tensor.dtype not in (DType.INT8, DType.INT16):
+            return f"tensor '{tensor.name}' is {tensor.dtype.value}"
+        if tensor.quantization is None or tensor.quantization.per_channel:
+            return f"tensor '{tensor.name}' has no per-tensor quantisation"
+        if tensor.dtype is DType.INT16 and tensor.zero_point:
+            return f"int16 tensor '{tensor.name}' has zero point {tensor.zero_point}"
     return None
 
 

@@ -15,9 +15,10 @@ from tinydeploy.ops.base import (
     Inside,
     Op,
     RowSource,
+    Stored,
     alike_on_floats,
-    int8_in_out,
-    portable,
+    int8_or_int16,
+    portable_bytes,
     same_quantization,
     shape4,
 )
@@ -82,7 +83,8 @@ def params(call: Call, profile: IntegerProfile) -> Params:
         repeats, chunks = shapes[0][2], [s[3] for s in shapes]
     else:
         repeats, chunks = 1, [s[2] * s[3] for s in shapes]
-    return Params(len(chunks), repeats, np.array(chunks, np.int32))
+    size = call.output.dtype.size
+    return Params(len(chunks), repeats, np.array(chunks, np.int32) * np.int32(size))
 
 
 def region(call: Call) -> tuple[RowSource, ...]:
@@ -116,17 +118,22 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     return [np.concatenate(values, axis=call.attributes.axis)]
 
 
+def stored(call: Call) -> Stored:
+    return {"Axis": call.attributes.axis}, []
+
+
 OP = Op(
     name="CONCATENATION",
     summary="join along any axis, equal quantisation",
     parse=parse,
-    checks=(int8_in_out, same_quantization, shapes_agree),
+    checks=(int8_or_int16, same_quantization, shapes_agree),
     shape=shape,
     reference=reference,
+    stored=stored,
     float_reference=alike_on_floats(reference),
     params=params,
     region=region,
     inputs=lambda call: tuple(range(len(call.node.inputs))),
     inside=inside,
-    kernels=portable("concatenation"),
+    kernels=portable_bytes("concatenation"),
 )

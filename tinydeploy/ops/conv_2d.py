@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tinydeploy.numerics.fixedpoint import requantize, wrap32
 from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import _wide as wide
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import Array, Call, Op, batch_is_one, int8_in_out
+from tinydeploy.ops.base import Array, Call, Op, batch_is_one, int8_or_int16
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Params:
     clamp_min: int
     clamp_max: int
     weights: Array  # int8 [out_c, kernel_h, kernel_w, in_c / groups]
-    bias: Array  # int32 [out_c]
-    multiplier: Array  # int32 [out_c]
+    bias: Array  # int32 or int64 [out_c]
+    multiplier: Array  # int32 or, over int64 sums, int16 [out_c]
     shift: Array  # int8 [out_c]
 
 
@@ -80,10 +80,10 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
         flat = inputs.reshape(*inputs.shape[:2], -1)
         # float64 holds every partial sum of int8 products exactly, and uses fast matrix code.
         parts.append(flat.astype(np.float64) @ filters.T.astype(np.float64))
-    acc = wrap32(np.concatenate(parts, axis=-1).astype(np.int64) + p.bias)
-    out = requantize(acc, p.multiplier, p.shift, single=profile.rounds_once("CONV_2D"))
+    acc = np.concatenate(parts, axis=-1).astype(np.int64) + p.bias
+    out = wide.requantized(acc, p, single=profile.rounds_once("CONV_2D"))
     out = np.clip(out + p.out_offset, p.clamp_min, p.clamp_max)
-    return [out.astype(np.int8)[None]]
+    return [out.astype(call.output.dtype.numpy)[None]]
 
 
 def float_reference(call: Call, values: list[Array]) -> list[Array]:
@@ -106,11 +106,12 @@ def params(call: Call, profile: IntegerProfile) -> Params:
     assert weights.data is not None
     out_c, in_c = weights.shape[0], inp.shape[3]
     multiplier, shift = window.channel_multipliers(inp, weights, output, out_c)
+    bias, multiplier = wide.narrowed(call, window.bias_of(call), multiplier)
     low, high = window.clamp_range(call.attributes.activation, output)
     return Params(
         g.in_w, in_c, g.out_w, out_c, g.kernel_h, g.kernel_w, g.stride_w, g.dilation_w,
         g.pad_left, in_c // weights.shape[3], -inp.zero_point, output.zero_point, low, high,
-        weights.data, window.bias_of(call), multiplier, shift,
+        weights.data, bias, multiplier, shift,
     )  # fmt: skip
 
 
@@ -122,10 +123,11 @@ OP = Op(
     name="CONV_2D",
     summary="2-D convolution, any stride, dilation and number of groups, per-channel weights",
     parse=parse,
-    checks=(int8_in_out, batch_is_one, groups_divide, window.weights_are_constant,
-            window.bias_is_constant),
+    checks=(int8_or_int16, batch_is_one, groups_divide, window.weights_are_constant,
+            window.bias_is_constant, wide.sums_fit),
     shape=shape,
     reference=reference,
+    stored=window.stored,
     float_reference=float_reference,
     params=params,
     region=lambda call: window.rows_of(window.convolution(call)),
@@ -134,5 +136,5 @@ OP = Op(
         call.attributes, window.convolution(call), left, right
     ),
     macs=macs,
-    kernels=kernels("CONV_2D", "conv_2d"),
+    kernels=kernels("CONV_2D", wide.portable("conv_2d", params)),
 )  # fmt: skip

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tinydeploy.numerics.fixedpoint import requantize, wrap32
 from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import _wide as wide
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import Array, Call, Op, batch_is_one, int8_in_out
+from tinydeploy.ops.base import Array, Call, Op, Stored, batch_is_one, int8_or_int16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Params:
     clamp_min: int
     clamp_max: int
     weights: Array  # int8 [kernel_h, kernel_w, in_c * depth_multiplier]
-    bias: Array  # int32 [out_c]
-    multiplier: Array  # int32 [out_c]
+    bias: Array  # int32 or int64 [out_c]
+    multiplier: Array  # int32 or, over int64 sums, int16 [out_c]
     shift: Array  # int8 [out_c]
 
 
@@ -70,11 +70,9 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     x = values[0].astype(np.int64) + p.in_offset
     taps = np.repeat(window.patches(x, window.convolution(call), 0), p.depth_multiplier, axis=-1)
     acc = np.einsum("hwijc,ijc->hwc", taps, p.weights.astype(np.int64)) + p.bias
-    out = requantize(
-        wrap32(acc), p.multiplier, p.shift, single=profile.rounds_once("DEPTHWISE_CONV_2D")
-    )
+    out = wide.requantized(acc, p, single=profile.rounds_once("DEPTHWISE_CONV_2D"))
     out = np.clip(out + p.out_offset, p.clamp_min, p.clamp_max)
-    return [out.astype(np.int8)[None]]
+    return [out.astype(call.output.dtype.numpy)[None]]
 
 
 def float_reference(call: Call, values: list[Array]) -> list[Array]:
@@ -94,11 +92,12 @@ def params(call: Call, profile: IntegerProfile) -> Params:
     assert weights.data is not None
     in_c, out_c = inp.shape[3], weights.shape[3]
     multiplier, shift = window.channel_multipliers(inp, weights, output, out_c)
+    bias, multiplier = wide.narrowed(call, window.bias_of(call), multiplier)
     low, high = window.clamp_range(call.attributes.activation, output)
     return Params(
         g.in_w, in_c, g.out_w, out_c // in_c, g.kernel_h, g.kernel_w, g.stride_w, g.dilation_w,
         g.pad_left, -inp.zero_point, output.zero_point, low, high,
-        weights.data[0], window.bias_of(call), multiplier, shift,
+        weights.data[0], bias, multiplier, shift,
     )  # fmt: skip
 
 
@@ -107,14 +106,21 @@ def macs(call: Call) -> int:
     return call.output.elements * kernel_h * kernel_w
 
 
+def stored(call: Call) -> Stored:
+    options, constants = window.stored(call)
+    multiplier = call.input(1).shape[3] // call.input().shape[3]
+    return {**options, "DepthMultiplier": multiplier}, constants
+
+
 OP = Op(
     name="DEPTHWISE_CONV_2D",
     summary="depthwise convolution, any multiplier, stride and dilation, per-channel weights",
     parse=parse,
-    checks=(int8_in_out, batch_is_one, filters_fit, window.weights_are_constant,
-            window.bias_is_constant),
+    checks=(int8_or_int16, batch_is_one, filters_fit, window.weights_are_constant,
+            window.bias_is_constant, wide.sums_fit),
     shape=shape,
     reference=reference,
+    stored=stored,
     float_reference=float_reference,
     params=params,
     region=lambda call: window.rows_of(window.convolution(call)),
@@ -123,5 +129,5 @@ OP = Op(
         call.attributes, window.convolution(call), left, right
     ),
     macs=macs,
-    kernels=kernels("DEPTHWISE_CONV_2D", "depthwise_conv_2d"),
+    kernels=kernels("DEPTHWISE_CONV_2D", wide.portable("depthwise_conv_2d", params)),
 )  # fmt: skip

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize, wrap32
+from tinydeploy.numerics.fixedpoint import quantize_multiplier
 from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import _wide as wide
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import Array, Call, Op, int8_in_out
+from tinydeploy.ops.base import (Array, Call, Op, Stored, fused_activation, int8_or_int16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,8 @@ class Params:
     clamp_max: int
     single_rounding: int
     weights: Array  # int8 [out_c, in_c]
-    bias: Array  # int32 [out_c]
-    multiplier: Array  # int32 [out_c]
+    bias: Array  # int32 or int64 [out_c]
+    multiplier: Array  # int32 or, over int64 sums, int16 [out_c]
     shift: Array  # int8 [out_c]
 
 
@@ -72,10 +73,10 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     """Accumulate in int32, requantise, clamp (TFLite FullyConnected and its PerChannel form)."""
     p = params(call, profile)
     x = values[0].reshape(p.batches, p.in_c).astype(np.float64) + p.in_offset
-    acc = wrap32((x @ p.weights.T.astype(np.float64)).astype(np.int64) + p.bias)
-    out = requantize(acc, p.multiplier, p.shift, single=bool(p.single_rounding))
+    acc = (x @ p.weights.T.astype(np.float64)).astype(np.int64) + p.bias
+    out = wide.requantized(acc, p, single=bool(p.single_rounding))
     out = np.clip(out + p.out_offset, p.clamp_min, p.clamp_max)
-    return [out.astype(np.int8).reshape(call.output.shape)]
+    return [out.astype(call.output.dtype.numpy).reshape(call.output.shape)]
 
 
 def float_reference(call: Call, values: list[Array]) -> list[Array]:
@@ -94,23 +95,31 @@ def params(call: Call, profile: IntegerProfile) -> Params:
         product = float(np.float32(inp.scale) * np.float32(weights.scale))
         m, s = quantize_multiplier(product / float(output.scale))
         multiplier, shift = np.full(units, m, np.int32), np.full(units, s, np.int8)
+    bias, multiplier = wide.narrowed(call, window.bias_of(call), multiplier)
     low, high = window.clamp_range(call.attributes.activation, output)
     return Params(
         inp.elements // depth, depth, units, -inp.zero_point, output.zero_point, low, high,
         int(profile.rounds_once("FULLY_CONNECTED")),
-        weights.data, window.bias_of(call), multiplier, shift,
+        weights.data, bias, multiplier, shift,
     )  # fmt: skip
+
+
+def stored(call: Call) -> Stored:
+    options, constants = fused_activation(call)
+    return {**options, "KeepNumDims": call.attributes.keep_num_dims}, constants
 
 
 OP = Op(
     name="FULLY_CONNECTED",
     summary="dense layer, per-tensor or per-channel weights, any number of vectors",
     parse=parse,
-    checks=(int8_in_out, matrix_fits, window.weights_are_constant, window.bias_is_constant),
+    checks=(int8_or_int16, matrix_fits, window.weights_are_constant, window.bias_is_constant,
+            wide.sums_fit),
     shape=shape,
     reference=reference,
+    stored=stored,
     float_reference=float_reference,
     params=params,
     macs=lambda call: call.output.elements * call.input(1).shape[1],
-    kernels=kernels("FULLY_CONNECTED", "fully_connected"),
+    kernels=kernels("FULLY_CONNECTED", wide.portable("fully_connected", params)),
 )

@@ -12,7 +12,7 @@ from tinydeploy.ops.base import (
     Call,
     Op,
     batch_is_one,
-    int8_in_out,
+    int8_or_int16,
     portable,
     same_quantization,
 )
@@ -21,8 +21,8 @@ from tinydeploy.ops.base import (
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
     """Take the maximum, clamp (TFLite reference_integer_ops::MaxPool)."""
     p, g = pool.params(call, profile), pool.geometry(call)
-    out = window.patches(values[0].astype(np.int64), g, -128).max(axis=(2, 3))
-    return [np.clip(out, p.clamp_min, p.clamp_max).astype(np.int8)[None]]
+    out = window.patches(values[0].astype(np.int64), g, call.output.dtype.bounds[0]).max(axis=(2, 3))
+    return [np.clip(out, p.clamp_min, p.clamp_max).astype(call.output.dtype.numpy)[None]]
 
 
 def float_reference(call: Call, values: list[Array]) -> list[Array]:
@@ -34,9 +34,10 @@ OP = Op(
     name="MAX_POOL_2D",
     summary="maximum over windows",
     parse=pool.parse,
-    checks=(int8_in_out, batch_is_one, same_quantization),
+    checks=(int8_or_int16, batch_is_one, same_quantization),
     shape=pool.shape,
     reference=reference,
+    stored=pool.stored,
     float_reference=float_reference,
     params=pool.params,
     region=lambda call: window.rows_of(pool.geometry(call)),

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from tinydeploy.ir import DType
 from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize, wrap32
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import Array, Call, Kernel, Op, Site, int8_in_out
+from tinydeploy.ops.base import Array, Call, Kernel, Op, Site, Stored, element_bits, int8_or_int16, portable
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,9 @@ def multiplier_in_range(call: Call) -> str | None:
 
 
 def sum_fits(call: Call) -> str | None:
-    """At most 2^22 elements are averaged, so that their sum fits 32 bits."""
+    """At most 2^22 elements are averaged, 2^15 of int16, so that their sum fits 32 bits."""
     count = int(np.prod([size for reduced, size in _runs(call) if reduced], dtype=np.int64))
-    return None if count <= 1 << 22 else f"{count:,} elements"
+    return None if count <= 1 << (15 if call.input().dtype is DType.INT16 else 22) else f"{count:,} elements"
 
 
 def shape(call: Call) -> list[tuple[int, ...]]:
@@ -115,9 +116,10 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     """Sum, requantise with the count folded in, clamp."""
     p = params(call, profile)
     view = values[0].astype(np.int64).reshape(p.outer, p.reduce_0, p.middle, p.reduce_1, p.inner)
+    low, high = call.output.dtype.bounds
     total = wrap32(view.sum(axis=(1, 3)) + p.sum_offset)
     out = requantize(total, p.multiplier, p.shift, single=profile.rounds_once("MEAN"))
-    return [np.clip(out + p.out_offset, -128, 127).astype(np.int8).reshape(call.output.shape)]
+    return [np.clip(out + p.out_offset, low, high).astype(call.output.dtype.numpy).reshape(call.output.shape)]
 
 
 def float_reference(call: Call, values: list[Array]) -> list[Array]:
@@ -155,19 +157,27 @@ GLOBAL = Kernel(
     "td_mean_rows",
     accepts=_averages_an_image,
     params=_rows_params,
+    constants=element_bits,
     by_rows=True,
     accumulators=lambda site: 4 * site.call.input().shape[3],
 )
+
+
+def stored(call: Call) -> Stored:
+    axes = np.array(call.attributes.axes, np.int32)
+    return {"KeepDims": call.attributes.keep_dims}, [axes]
+
 
 OP = Op(
     name="MEAN",
     summary="average over any axes that form at most two runs",
     parse=parse,
-    checks=(int8_in_out, two_runs, sum_fits, multiplier_in_range),
+    checks=(int8_or_int16, two_runs, sum_fits, multiplier_in_range),
     shape=shape,
     reference=reference,
+    stored=stored,
     float_reference=float_reference,
     params=params,
-    kernels=kernels("MEAN", "mean"),
+    kernels=kernels("MEAN", portable("mean")),
     reductions=(GLOBAL,),
 )

@@ -13,9 +13,10 @@ from tinydeploy.ops.base import (
     Call,
     Op,
     RowSource,
+    Stored,
     alike_on_floats,
-    int8_in_out,
-    portable,
+    int8_or_int16,
+    portable_bytes,
     same_quantization,
     shape4,
 )
@@ -31,7 +32,7 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """Mirror td_pad_params: columns and channels within one row."""
+    """Mirror td_pad_params: columns, and the bytes of a column's channels, within one row."""
 
     in_w: int
     in_c: int
@@ -75,7 +76,10 @@ def params(call: Call, profile: IntegerProfile) -> Params:
     _, left, front = _last3(call.attributes.before)
     _, right, back = _last3(call.attributes.after)
     _, _, width, channels = shape4(call.input().shape)
-    return Params(width, channels, left, right, front, back, call.output.zero_point)
+    size = call.input().dtype.size  # the zero point of wider elements is 0, so that bytes will do
+    return Params(
+        width, channels * size, left, right, front * size, back * size, call.output.zero_point
+    )
 
 
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
@@ -88,15 +92,20 @@ def region(call: Call) -> tuple[RowSource, ...]:
     return (RowSource(0, offset=-_last3(call.attributes.before)[0]),)
 
 
+def stored(call: Call) -> Stored:
+    return {}, [np.array([call.attributes.before, call.attributes.after], np.int32).T]
+
+
 OP = Op(
     name="PAD",
     summary="padding of height, width and channels with the zero point",
     parse=parse,
-    checks=(int8_in_out, same_quantization, batch_not_padded),
+    checks=(int8_or_int16, same_quantization, batch_not_padded),
     shape=shape,
     reference=reference,
+    stored=stored,
     float_reference=alike_on_floats(reference),
     params=params,
     region=region,
-    kernels=portable("pad"),
+    kernels=portable_bytes("pad"),
 )

@@ -14,8 +14,9 @@ from tinydeploy.ops.base import (
     Call,
     Inside,
     Op,
+    Stored,
     alike_on_floats,
-    int8_in_out,
+    int8_or_int16,
     same_quantization,
 )
 
@@ -52,13 +53,18 @@ def inside(call: Call) -> tuple[Inside, ...]:
     return () if outer is None else (Inside(inner, outer, 0),)
 
 
+def stored(call: Call) -> Stored:
+    return {}, [np.array(call.attributes.shape, np.int32)]
+
+
 OP = Op(
     name="RESHAPE",
     summary="new shape over the same bytes; costs nothing",
     parse=parse,
-    checks=(int8_in_out, same_quantization),
+    checks=(int8_or_int16, same_quantization),
     shape=lambda call: [call.attributes.shape],
     reference=reference,
+    stored=stored,
     float_reference=alike_on_floats(reference),
     kernels=(),
     inside=inside,

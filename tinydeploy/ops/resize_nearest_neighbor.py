@@ -13,10 +13,11 @@ from tinydeploy.ops.base import (
     Call,
     Op,
     RowSource,
+    Stored,
     alike_on_floats,
     batch_is_one,
-    int8_in_out,
-    portable,
+    int8_or_int16,
+    portable_bytes,
     same_quantization,
 )
 
@@ -36,7 +37,7 @@ class Params:
     """Mirror td_resize_nearest_neighbor_params."""
 
     out_w: int
-    channels: int
+    pixel: int  # bytes
     columns: Array  # uint16 [out_w]: the input column of each output column
 
 
@@ -75,18 +76,26 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
 
 def params(call: Call, profile: IntegerProfile) -> Params:
     columns = np.array(_sources(call, 2, call.attributes.width), np.uint16)
-    return Params(call.attributes.width, call.input().shape[3], columns)
+    pixel = call.input().shape[3] * call.input().dtype.size
+    return Params(call.attributes.width, pixel, columns)
+
+
+def stored(call: Call) -> Stored:
+    a = call.attributes
+    options = {"AlignCorners": a.align_corners, "HalfPixelCenters": a.half_pixel_centers}
+    return options, [np.array([a.height, a.width], np.int32)]
 
 
 OP = Op(
     name="RESIZE_NEAREST_NEIGHBOR",
     summary="nearest neighbour, all three sampling conventions",
     parse=parse,
-    checks=(int8_in_out, batch_is_one, same_quantization),
+    checks=(int8_or_int16, batch_is_one, same_quantization),
     shape=lambda call: [(1, call.attributes.height, call.attributes.width, call.input().shape[3])],
     reference=reference,
+    stored=stored,
     float_reference=alike_on_floats(reference),
     params=params,
     region=lambda call: (RowSource(0, table=_sources(call, 1, call.attributes.height)),),
-    kernels=portable("resize_nearest_neighbor"),
+    kernels=portable_bytes("resize_nearest_neighbor"),
 )

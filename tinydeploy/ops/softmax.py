@@ -9,7 +9,16 @@ import numpy as np
 
 from tinydeploy.numerics.gemmlowp import softmax_exponentials, softmax_row
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops.base import PROBABILITY, Array, Call, Op, RowSource, int8_in_out, portable
+from tinydeploy.ops.base import (
+    PROBABILITY,
+    Array,
+    Call,
+    Op,
+    RowSource,
+    Stored,
+    int8_in_out,
+    portable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,10 @@ def params(call: Call, profile: IntegerProfile) -> Params:
     return Params(inp.row_bytes // inp.shape[-1], inp.shape[-1], table, len(table))
 
 
+def stored(call: Call) -> Stored:
+    return {"Beta": call.attributes.beta}, []
+
+
 OP = Op(
     name="SOFTMAX",
     summary="softmax over the last axis, exponentials from an exact table",
@@ -89,6 +102,7 @@ OP = Op(
     checks=(int8_in_out, output_is_probability, scale_in_range, depth_in_range),
     shape=lambda call: [call.input().shape],
     reference=reference,
+    stored=stored,
     float_reference=float_reference,
     fixed_output=PROBABILITY,
     params=params,

@@ -14,8 +14,9 @@ from tinydeploy.ops.base import (
     Inside,
     Op,
     RowSource,
+    Stored,
     alike_on_floats,
-    int8_in_out,
+    int8_or_int16,
     portable,
     same_quantization,
     shape4,
@@ -150,13 +151,24 @@ def inside(call: Call) -> tuple[Inside, ...]:
     return (Inside(call.node.outputs[0], index, start * call.input().dtype.size),)
 
 
+def stored(call: Call) -> Stored:
+    a = call.attributes
+    ends = [b + s * c for b, s, c in zip(a.begin, a.stride, a.count, strict=True)]
+    options = {
+        "EndMask": sum(1 << axis for axis, end in enumerate(ends) if end < 0),
+        "ShrinkAxisMask": sum(1 << axis for axis in a.dropped),
+    }
+    return options, [np.array(v, np.int32) for v in (a.begin, ends, a.stride)]
+
+
 OP = Op(
     name="STRIDED_SLICE",
     summary="ranges with any stride along up to 4 axes, axes may vanish",
     parse=parse,
-    checks=(int8_in_out, same_quantization, rank_at_most_4),
+    checks=(int8_or_int16, same_quantization, rank_at_most_4),
     shape=shape,
     reference=reference,
+    stored=stored,
     float_reference=alike_on_floats(reference),
     params=params,
     region=region,

@@ -12,8 +12,9 @@ from tinydeploy.ops.base import (
     Array,
     Call,
     Op,
+    Stored,
     alike_on_floats,
-    int8_in_out,
+    int8_or_int16,
     portable,
     same_quantization,
 )
@@ -73,13 +74,18 @@ def params(call: Call, profile: IntegerProfile) -> Params:
     )
 
 
+def stored(call: Call) -> Stored:
+    return {}, [np.array(call.attributes.permutation, np.int32)]
+
+
 OP = Op(
     name="TRANSPOSE",
     summary="any order of up to 4 axes",
     parse=parse,
-    checks=(int8_in_out, same_quantization, rank_at_most_4),
+    checks=(int8_or_int16, same_quantization, rank_at_most_4),
     shape=shape,
     reference=reference,
+    stored=stored,
     float_reference=alike_on_floats(reference),
     params=params,
     kernels=portable("transpose"),

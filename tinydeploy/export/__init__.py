@@ -1,0 +1,1 @@
+"""Turn Graphs and generated sources into the formats of other tools."""
