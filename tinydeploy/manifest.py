@@ -10,7 +10,6 @@ import msgspec
 from tinydeploy.errors import UsageError
 
 MANIFEST = "tinydeploy.json"
-MODEL_COPY = "model.tflite"
 
 
 class ManifestWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -39,12 +38,20 @@ class ManifestSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     pace: Literal["tight", "even", "wide"] = "even"
 
 
+class ManifestArena(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Say how many bytes of the offsets are in a memory; the next arena's follow."""
+
+    memory: str
+    bytes: int
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Describe a deployment folder, so that later commands know what it holds."""
 
     format: int
     version: str
     model: str
+    copy: Literal["model.tflite", "model.tdm"] = "model.tflite"
     sha256: str
     target: str
     profile: str
@@ -58,6 +65,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     segments: tuple[ManifestSegment, ...]
     offsets: tuple[int, ...]
     lower_bound: int
+    arenas: tuple[ManifestArena, ...] = ()
 
 
 def open_folder(folder: Path) -> None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from tinydeploy import __version__
 from tinydeploy.build.firmware import Firmware, build_firmware
 from tinydeploy.build.folder import rebuild
-from tinydeploy.build.size import check_fit
+from tinydeploy.build.size import check_fit, const_room
 from tinydeploy.codegen import GeneratedModel, Provenance, generate
 from tinydeploy.errors import FitError, UsageError
-from tinydeploy.importers.tflite import read_file
+from tinydeploy.importers import is_tflite, read_model, tdm
 from tinydeploy.ir import Graph
 from tinydeploy.manifest import (
     MANIFEST,
-    MODEL_COPY,
     Manifest,
+    ManifestArena,
     ManifestSegment,
     ManifestStrips,
     ManifestWanted,
@@ -33,12 +34,16 @@ from tinydeploy.ops.execute import total_macs
 from tinydeploy.passes import run_passes
 from tinydeploy.plan import search
 from tinydeploy.plan.join import join_in_memory, joined_at
-from tinydeploy.plan.layout import MemoryPlan, Segment
+from tinydeploy.plan.layout import Arena, MemoryPlan, Segment
 from tinydeploy.plan.liveness import keep_outside
+from tinydeploy.plan.memories import Room, divided, in_memories
 from tinydeploy.plan.planner import peak_step
 from tinydeploy.plan.search import AUTO, Choice, Wanted
 from tinydeploy.plan.select import Core, Selection, select
 from tinydeploy.plan.strips import Strips, joined, split
+from tinydeploy.quantize.normal import is_float
+from tinydeploy.quantize.quantize import Samples as Calibration
+from tinydeploy.quantize.quantize import quantize
 from tinydeploy.run.cycles import can_estimate, estimate
 from tinydeploy.run.device import Device, Where, open_device
 from tinydeploy.run.qemu import Link
@@ -83,6 +88,7 @@ class Prepared:
     wanted: Wanted = AUTO
     front: tuple[Choice, ...] = ()
     strips: Strips | None = None
+    archive: bytes | None = None  # the .tdm file that a float model became
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +133,28 @@ def prepare(
     core: Core | None = None,
     preferred: Callable[[Graph, IntegerProfile], Mapping[int, str]] = lambda graph, profile: {},
     wanted: Wanted = AUTO,
+    rooms: Sequence[Room] = (),
+    calibration: Callable[[Graph], Calibration] | None = None,
 ) -> Prepared:
     """Import, rewrite and plan a model; raises ModelError or UsageError.
 
     Without a core the plan is for the portable kernels. `preferred` names kernels that tuning
-    found, per node. `wanted` says how the plan is chosen from the front.
+    found, per node. `wanted` says how the plan is chosen from the front, and
+    `rooms` which memories the arena may be divided over (build.size.rooms_of). A float model is
+    quantised with the samples that `calibration` gives for it, and refused without.
     """
     semantics = profile_named(profile)
     with clock.stage("import"):
-        graph = read_file(path)
-        macs, imported = total_macs(graph), graph
+        graph, archive = read_model(path), None
+    if calibration is not None and is_float(graph):
+        with clock.stage("quantize") as progress:
+            archive = quantize(graph, calibration(graph), progress=progress).archive()
+            graph = tdm.read_bytes(archive, path.stem)
+    elif not is_tflite(path):
+        # What it was read from may be several files; this one is enough to open it again.
+        archive = tdm.to_bytes(graph)
+        graph = tdm.read_bytes(archive, path.stem)
+    macs, imported = total_macs(graph), graph
     with clock.stage("passes"):
         graph = run_passes(graph, semantics)
 
@@ -148,9 +166,11 @@ def prepare(
         choice, front = search.plan(
             graph, semantics, chosen(graph), wanted, allocator, reselect=chosen
         )
+        choice, front = in_memories(choice, front, rooms, semantics, wanted, allocator)
     return Prepared(
-        path, choice.graph, choice.plan, semantics, macs, imported, wanted, front, choice.strips
-    )
+        path, choice.graph, choice.plan, semantics, macs, imported, wanted, front, choice.strips,
+        archive,
+    )  # fmt: skip
 
 
 def selected(
@@ -192,6 +212,7 @@ def generate_sources(prepared: Prepared, target: Target, clock: Clock) -> Genera
             prepared.plan,
             prepared.profile,
             Provenance(name, prepared.graph.source_sha256, target.name, command),
+            const_room(target, [k.function for k in prepared.plan.selection.kernels if k]),
         )
 
 
@@ -213,7 +234,10 @@ def build(
     steps = max(256, len(prepared.plan.segments))
     if target.architecture != "host":
         try:
-            check_fit(target, arena, generated.const_bytes, max_steps=steps)
+            check_fit(
+                target, arena, generated.const_bytes, max_steps=steps,
+                arenas=prepared.plan.several, slow_const_bytes=generated.slow_const_bytes,
+            )  # fmt: skip
         except FitError as error:
             peak = peak_step(prepared.graph, prepared.plan)
             raise FitError(
@@ -224,11 +248,17 @@ def build(
             generated.sources, target, arena, folder, optimisation=optimisation, max_steps=steps,
             code_in_ram=code_in_ram, arenas=prepared.plan.several,
         )  # fmt: skip
-        shutil.copyfile(prepared.path, folder / MODEL_COPY)
+        copy: Literal["model.tflite", "model.tdm"] = "model.tflite"
+        if prepared.archive:
+            copy = "model.tdm"
+            (folder / copy).write_bytes(prepared.archive)
+        else:
+            shutil.copyfile(prepared.path, folder / copy)
         manifest = Manifest(
             format=1,
             version=__version__,
             model=prepared.path.name,
+            copy=copy,
             sha256=prepared.graph.source_sha256,
             target=target.name,
             profile=prepared.profile.name,
@@ -253,6 +283,9 @@ def build(
             ),
             offsets=prepared.plan.offsets,
             lower_bound=prepared.plan.lower_bound_bytes,
+            arenas=tuple(
+                ManifestArena(memory=a.memory, bytes=a.bytes) for a in prepared.plan.several
+            ),
         )
         write_manifest(folder, manifest)
     return firmware
@@ -263,11 +296,11 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
     manifest = read_manifest(folder)
     target = load_target(manifest.target)
     core = core_of(target, manifest.optimize)
-    path = folder / MODEL_COPY
+    path = folder / manifest.copy
     prepared = prepare(path, manifest.profile, "greedy", clock, core, wanted=Wanted("layer"))
     if prepared.graph.source_sha256 != manifest.sha256:
         raise UsageError(
-            f"{folder / MODEL_COPY} is not the model that was deployed",
+            f"{folder / manifest.copy} is not the model that was deployed",
             f"SHA-256 {prepared.graph.source_sha256[:16]}..., expected {manifest.sha256[:16]}...",
         )
     graph = prepared.graph.replace(name=Path(manifest.model).stem)
@@ -288,6 +321,7 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
             graph, prepared.profile, selection, segments, manifest.offsets, manifest.lower_bound,
             manifest.allocator, manifest.wanted.streamed_input,
         )  # fmt: skip
+        plan = divided(plan, [Arena(a.memory, a.bytes) for a in manifest.arenas])
     except ValueError as error:
         raise UsageError(f"{folder / MANIFEST} is damaged", str(error)) from error
     names = tuple(k.function if k else "" for k in plan.selection.kernels)

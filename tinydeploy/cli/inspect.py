@@ -18,11 +18,11 @@ def command(
     model: Path, as_json: bool, verbose: bool, quiet: bool, debug: bool, color: bool | None
 ) -> int:
     """Show inputs, outputs, operators and work of MODEL; -v lists every node."""
-    from tinydeploy.importers.tflite import read_file
+    from tinydeploy.importers import read_model
     from tinydeploy.ir.dump import describe_tensor, dump_graph
     from tinydeploy.ops.execute import total_macs
 
-    graph = read_file(model)
+    graph = read_model(model)
     kinds = Counter(node.op for node in graph.nodes)
     macs = total_macs(graph)
     weights = sum(t.bytes for t in graph.tensors if t.constant)

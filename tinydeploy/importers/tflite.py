@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
-import stat
 import struct
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -20,20 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydeploy.errors import ModelError
-from tinydeploy.importers.operands import check_operands
+from tinydeploy.importers.files import read_bounded, safe_text
+from tinydeploy.importers.operands import (
+    MAX_NODES,
+    MAX_RANK,
+    MAX_SCALE,
+    MAX_TENSORS,
+    MIN_SCALE,
+    check_operands,
+    check_shape,
+)
 from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.ir.verify import verify_graph
 from tinydeploy.ops import Call, Op, registry
 from tinydeploy.ops.base import ACTIVATIONS, run_checks
-
-MAX_FILE_BYTES = 64 << 20
-MAX_NODES = 10_000
-MAX_TENSORS = 50_000
-MAX_ELEMENTS = 1 << 24  # of one tensor
-# Beyond these no real network goes, and products of two scales leave float32.
-MIN_SCALE, MAX_SCALE = 2.0**-62, 2.0**62
-MAX_RANK = 8
 
 # What reading a damaged flatbuffer may raise.
 _DAMAGE = (
@@ -44,23 +43,12 @@ _DAMAGE = (
 
 def read_file(path: Path) -> Graph:
     """Read a .tflite file; raises ModelError when it is unreadable, damaged or unsupported."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            # A directory, or a pipe or device that might never end.
-            raise ModelError("the model is not a file", where=str(path))
-        size = status.st_size
-        if size > MAX_FILE_BYTES:
-            raise ModelError(
-                "the model file is too large for a microcontroller",
-                f"{size:,} bytes, at most {MAX_FILE_BYTES:,}",
-                where=str(path),
-            )
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ModelError("the model file cannot be read", reason, where=str(path)) from error
-    return read_bytes(data, path.stem)
+    return read_bytes(content(path), path.stem)
+
+
+def content(path: Path) -> bytes:
+    """Return the bytes of a model file; raises ModelError for what is no file or too large."""
+    return read_bytes(read_bounded(path), path.stem)
 
 
 def read_bytes(data: bytes, name: str) -> Graph:
@@ -82,12 +70,6 @@ def read_bytes(data: bytes, name: str) -> Graph:
         ) from error
     verify_graph(graph)
     return graph
-
-
-def safe_text(raw: bytes | None, limit: int = 96) -> str:
-    """Return a name from the file as printable text of bounded length."""
-    text = (raw or b"").decode("utf-8", "replace")[:limit]
-    return re.sub(r"[^\x20-\x7e]", "?", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +218,7 @@ class _Reader:
             check_operands(op, call)
             run_checks(op, call)
             for j, shape in zip(new_outs, op.shape(call), strict=True):
-                _check_shape(shape, tensors[j].name)
+                check_shape(shape, tensors[j].name)
                 tensors[j] = replace(tensors[j], shape=tuple(int(s) for s in shape))
             nodes.append(node)
         return Graph(
@@ -286,7 +268,7 @@ class _Reader:
         name = safe_text(stored.Name())
         rank = self._count(stored.ShapeLength(), MAX_RANK, f"axes of tensor '{name}'")
         shape = tuple(int(stored.Shape(k)) for k in range(rank))
-        _check_shape(shape, name)
+        check_shape(shape, name)
         kind = self.type_names.get(stored.Type(), str(stored.Type())).lower()
         packed = kind == "int4"
         try:
@@ -349,14 +331,6 @@ class _Reader:
             tuple(int(z) for z in points),
             int(q.QuantizedDimension()),
         )
-
-
-def _check_shape(shape: tuple[int, ...], name: str) -> None:
-    if len(shape) > MAX_RANK or any(s < 1 for s in shape) or math.prod(shape) > MAX_ELEMENTS:
-        raise ModelError(
-            "a tensor has a dynamic, empty or absurdly large shape", f"{list(shape)}",
-            "export the model with fixed sizes and batch 1", where=name,
-        )  # fmt: skip
 
 
 def _unpack_nibbles(raw: bytes, count: int) -> NDArray[np.int8]:

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydeploy.importers import tdm
 from tinydeploy.ir import DType, Graph
+from tinydeploy.numerics.profile import PROFILES
+from tinydeploy.passes.prune import remove_unused
 from tinydeploy.quantize.bias_correction import correct_biases
 from tinydeploy.quantize.calibrate import Progress, Statistics, calibrate, quiet
 from tinydeploy.quantize.equalize import equalize
@@ -53,6 +56,15 @@ class Quantized:
     integers: Graph
     statistics: Mapping[int, Statistics]
     settings: Settings
+
+    @property
+    def model(self) -> Graph:
+        """Return the integer graph alone, without what only the float one needs."""
+        return remove_unused(self.integers, PROFILES["litert"])
+
+    def archive(self, about: dict[str, Any] | None = None) -> bytes:
+        """Return the integer graph as a .tdm file, with what is to be remembered about it."""
+        return tdm.to_bytes(self.model, about)
 
 
 def quantize(
