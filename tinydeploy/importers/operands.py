@@ -5,17 +5,35 @@ Operators check what they support (ops/*.py, `checks`); here are the claims that
 
 from __future__ import annotations
 
+import math
+
 from tinydeploy.errors import ModelError
 from tinydeploy.ir import DType
 from tinydeploy.ops import Call, Op
 from tinydeploy.ops import _pool as pool
 from tinydeploy.ops import _window as window
 
+MAX_NODES = 10_000
+MAX_TENSORS = 50_000
+MAX_ELEMENTS = 1 << 24  # of one tensor
+MAX_RANK = 8
+# Beyond these no real network goes, and products of two scales leave float32.
+MIN_SCALE, MAX_SCALE = 2.0**-62, 2.0**62
+
 # Axis of the output channels in the weights, and which input may be left out: the bias.
-_WEIGHTS_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+WEIGHTS_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 _BIAS = 2
 # Elements of an image with its padding; the reference holds them as 64-bit integers.
 _MAX_PADDED_ELEMENTS = 1 << 24
+
+
+def check_shape(shape: tuple[int, ...], name: str) -> None:
+    """Raise ModelError for a shape that no network on a microcontroller has."""
+    if len(shape) > MAX_RANK or any(s < 1 for s in shape) or math.prod(shape) > MAX_ELEMENTS:
+        raise ModelError(
+            "a tensor has a dynamic, empty or absurdly large shape", f"{list(shape)}",
+            "export the model with fixed sizes and batch 1", where=name,
+        )  # fmt: skip
 
 
 def check_operands(op: Op, call: Call) -> None:
@@ -25,7 +43,7 @@ def check_operands(op: Op, call: Call) -> None:
     for tensor in call.outputs:
         if tensor.constant:
             raise ModelError(f"{op.name} writes a constant", f"'{tensor.name}'", "", where)
-    weighted = op.name in _WEIGHTS_AXIS
+    weighted = op.name in WEIGHTS_AXIS
     for position in range(max(len(inputs), 2 if weighted else 1)):
         absent = position >= len(inputs) or inputs[position] is None
         if absent and not (weighted and position == _BIAS):
@@ -40,14 +58,25 @@ def check_operands(op: Op, call: Call) -> None:
         tensor = call.input(position)
         if not tensor.constant or tensor.dtype is DType.FLOAT32:
             continue  # float networks are quantised, or refused where integers are needed
-        if tensor.dtype.value != "int8":
+        if tensor.dtype not in (DType.INT8, DType.INT16):
             raise ModelError(
-                f"{op.name} reads a constant that is not int8", tensor.dtype.value, "", where
-            )
+                f"{op.name} reads a constant that is not int8 or int16", tensor.dtype.value, "",
+                where,
+            )  # fmt: skip
+        if tensor.dtype is not call.output.dtype and op.name != "QUANTIZE":
+            raise ModelError(
+                f"{op.name} reads a constant of another type than it writes",
+                f"{tensor.dtype.value}, and {call.output.dtype.value}", "", where,
+            )  # fmt: skip
+        if tensor.dtype is DType.INT16 and tensor.zero_point:
+            raise ModelError(
+                f"{op.name} reads an int16 constant with a zero point", f"{tensor.zero_point}", "",
+                where,
+            )  # fmt: skip
         if tensor.quantization is None or tensor.quantization.per_channel:
             raise ModelError(f"{op.name} reads a constant without one scale", "", "", where)
     if weighted:
-        _check_axis(call, _WEIGHTS_AXIS[op.name])
+        _check_axis(call, WEIGHTS_AXIS[op.name])
     _check_padding(op, call)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from tinydeploy.errors import ModelError
 from tinydeploy.importers.operands import check_operands
+from tinydeploy.importers.tflite import content
 from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.ir.verify import verify_graph
@@ -66,9 +67,9 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quantization: dict[str, Any] = {}  # what made it and what it cost; for people, not read back
 
 
-def is_tdm(data: bytes) -> bool:
-    """Tell whether a file begins as a .tdm one does: as a zip whose first entry is model.json."""
-    return data[:4] == b"PK\x03\x04" and data[30:40] == MODEL.encode()
+def read_file(path: Path) -> Graph:
+    """Read a .tdm file; raises ModelError when it is unreadable, damaged or hostile."""
+    return read_bytes(content(path))
 
 
 def to_bytes(graph: Graph, about: dict[str, Any] | None = None) -> bytes:
@@ -123,11 +124,8 @@ def _plain(attributes: Any) -> dict[str, Any] | None:
     return None if attributes is None else msgspec.to_builtins(attributes)
 
 
-def read_bytes(data: bytes, name: str) -> Graph:
-    """Return the graph of a .tdm file; raises ModelError for one that is damaged or hostile.
-
-    `name` is unused: the file has one of its own.
-    """
+def read_bytes(data: bytes) -> Graph:
+    """Return the graph of a .tdm file; raises ModelError for one that is damaged or hostile."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()

@@ -73,6 +73,8 @@ class Graph:
 
     `source_sha256` identifies the file it came from; `border` says which inputs and outputs the
     file declares as float and the firmware handles as integers (see passes.border).
+    `input_axes` and `output_axes` name, for each axis of an input or output here, the axis in the
+    model file, (0, 2, 3, 1) for an image that the file declares as NCHW; empty where all agree.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Graph:
     source_sha256: str = ""
     float_inputs: frozenset[int] = field(default_factory=frozenset)
     float_outputs: frozenset[int] = field(default_factory=frozenset)
+    input_axes: tuple[tuple[int, ...], ...] = ()
+    output_axes: tuple[tuple[int, ...], ...] = ()
 
     def tensor(self, index: int | None) -> Tensor:
         """Return the tensor at an index that must be present."""

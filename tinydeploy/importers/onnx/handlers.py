@@ -1,0 +1,71 @@
+"""Say which function translates which ONNX operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinydeploy.importers.onnx import dense, pointwise, quantized, shapes, windows
+from tinydeploy.importers.onnx.builder import Builder, Operator
+from tinydeploy.importers.onnx.values import Value
+
+Handler = Callable[[Builder, Operator], list[Value]]
+
+
+def _read_directly(b: Builder, node: Operator) -> list[Value]:
+    """Constant: its value."""
+    raise AssertionError("constants are read where their data is checked")
+
+
+HANDLERS: dict[str, Handler] = {
+    "Add": pointwise.arithmetic,
+    "AveragePool": windows.average_pool,
+    "BatchNormalization": pointwise.batch_normalization,
+    "Cast": pointwise.cast,
+    "Clip": pointwise.clip,
+    "Concat": shapes.concat,
+    "Constant": _read_directly,
+    "Conv": windows.conv,
+    "DequantizeLinear": quantized.dequantize_linear,
+    "Div": pointwise.divide,
+    "Dropout": pointwise.same_value,
+    "Expand": shapes.expand,
+    "Flatten": shapes.flatten,
+    "Gather": shapes.gather,
+    "Gemm": dense.gemm,
+    "GlobalAveragePool": windows.global_average_pool,
+    "GlobalMaxPool": windows.global_max_pool,
+    "HardSigmoid": pointwise.hard_sigmoid,
+    "Identity": pointwise.same_value,
+    "MatMul": dense.matmul,
+    "MaxPool": windows.max_pool,
+    "Mul": pointwise.arithmetic,
+    "Neg": pointwise.negate,
+    "Pad": shapes.pad,
+    "QuantizeLinear": quantized.quantize_linear,
+    "ReduceMean": pointwise.reduce_mean,
+    "Relu": pointwise.function("RELU"),
+    "Reshape": shapes.reshape,
+    "Resize": windows.resize,
+    "Shape": shapes.shape_of,
+    "Sigmoid": pointwise.function("LOGISTIC"),
+    "Slice": shapes.cut,
+    "Softmax": pointwise.softmax,
+    "Split": shapes.split,
+    "Squeeze": shapes.squeeze,
+    "Sub": pointwise.arithmetic,
+    "Tanh": pointwise.function("TANH"),
+    "Transpose": shapes.transpose,
+    "Unsqueeze": shapes.unsqueeze,
+}
+
+# Their first input is an image or a signal, channels second.
+WINDOWED = frozenset(
+    "Conv MaxPool AveragePool GlobalAveragePool GlobalMaxPool Resize BatchNormalization".split()
+)
+_OTHER_AXES = frozenset("Flatten Gather Gemm MatMul Reshape Shape Squeeze Transpose Unsqueeze".split())
+
+
+def same_elements(kind: Any) -> bool:
+    """Tell whether an operator keeps the axes of its inputs."""
+    return kind in HANDLERS and kind not in _OTHER_AXES and kind not in WINDOWED
