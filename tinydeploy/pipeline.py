@@ -149,11 +149,11 @@ def prepare(
     if calibration is not None and is_float(graph):
         with clock.stage("quantize") as progress:
             archive = quantize(graph, calibration(graph), progress=progress).archive()
-            graph = tdm.read_bytes(archive, path.stem)
+            graph = tdm.read_bytes(archive)
     elif not is_tflite(path):
         # What it was read from may be several files; this one is enough to open it again.
         archive = tdm.to_bytes(graph)
-        graph = tdm.read_bytes(archive, path.stem)
+        graph = tdm.read_bytes(archive)
     macs, imported = total_macs(graph), graph
     with clock.stage("passes"):
         graph = run_passes(graph, semantics)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinydeploy.errors import ModelError
 from tinydeploy.importers.operands import check_operands
-from tinydeploy.importers.tflite import content
+from tinydeploy.importers.files import read_bounded
 from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.ir.verify import verify_graph
@@ -69,7 +69,7 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_file(path: Path) -> Graph:
     """Read a .tdm file; raises ModelError when it is unreadable, damaged or hostile."""
-    return read_bytes(content(path))
+    return read_bytes(read_bounded(path))
 
 
 def to_bytes(graph: Graph, about: dict[str, Any] | None = None) -> bytes:

@@ -43,11 +43,6 @@ _DAMAGE = (
 
 def read_file(path: Path) -> Graph:
     """Read a .tflite file; raises ModelError when it is unreadable, damaged or unsupported."""
-    return read_bytes(content(path), path.stem)
-
-
-def content(path: Path) -> bytes:
-    """Return the bytes of a model file; raises ModelError for what is no file or too large."""
     return read_bytes(read_bounded(path), path.stem)
 
 
