@@ -21,14 +21,14 @@ from tinydeploy.build.firmware import build_firmware
 from tinydeploy.codegen import Provenance, generate
 from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
-from tinydeploy.numerics.profile import PROFILES
+from tinydeploy.numerics.profile import PROFILES, IntegerProfile
 from tinydeploy.ops import Call, op_named
 from tinydeploy.ops._addsub import Attributes as AddAttributes
 from tinydeploy.ops._window import Window
 from tinydeploy.ops.base import Pace
 from tinydeploy.ops.fully_connected import Attributes as DenseAttributes
 from tinydeploy.pipeline import core_of
-from tinydeploy.plan.layout import Segment
+from tinydeploy.plan.layout import MemoryPlan, Segment
 from tinydeploy.plan.planner import plan_layers
 from tinydeploy.plan.rows import at_pace
 from tinydeploy.plan.search import plan_segments
@@ -37,6 +37,10 @@ from tinydeploy.run.device import open_device
 from tinydeploy.targets import Target, load_target
 from tinydeploy.verify.compare import Verdict, verify
 from tinydeploy.verify.samples import random_samples
+
+_ARENA_STEP = 64 * 1024
+_CANARY_BYTES = 256
+_FOLDERS: dict[str, tempfile.TemporaryDirectory[str]] = {}
 
 
 class Net:
@@ -133,6 +137,22 @@ class Net:
                      tuple(self.outputs))  # fmt: skip
 
 
+def rescale(net: Net, tensor: int, factor: float) -> None:
+    """Divide the scale of the last node's output, so that its shifts move up."""
+    q = net.tensors[tensor].quantization
+    assert q is not None
+    changed = Quantization((q.scales[0] / factor,), q.zero_points)
+    net.tensors[tensor] = replace(net.tensors[tensor], quantization=changed)
+
+
+def sharpen(net: Net, value: int) -> None:
+    """Set the weights of the last node to one value: the largest sums there can be."""
+    w = net.nodes[-1].inputs[1]
+    assert w is not None
+    shape = net.tensors[w].shape
+    net.tensors[w] = replace(net.tensors[w], data=constant(np.full(shape, value, np.int8)))
+
+
 def longest_segments(rows: Selection, pace: Pace = "even") -> list[Segment]:
     """Return segments of the nodes that have a kernel by rows, up to 30 of them, and the others."""
     segments: list[Segment] = []
@@ -171,17 +191,33 @@ def run_on(
         plan = plan_layers(graph, "greedy", selection, semantics)
     used = {k.function for k in plan.selection.kernels if k}
     assert used.issuperset(functions), f"wanted {functions}, chosen {sorted(used)}"
-    generated = generate(graph, plan, semantics, Provenance("lab", "", target.name, "lab"))
-    with tempfile.TemporaryDirectory() as folder:
-        firmware = build_firmware(
-            generated.sources, target, max(plan.arena_bytes, 4), Path(folder),
-            max_steps=max(256, len(plan.segments)),
-        )  # fmt: skip
-        where = "host" if target.architecture == "host" else "qemu"
-        with open_device(firmware, target, where) as device:
-            verdict = verify(device, graph, plan, semantics, random_samples(graph, samples))
-            counts = tuple(device.to_unit(t) for t in verdict.counts)
+    verdict, counts = run_plan(target, graph, plan, semantics, samples)
     return verdict, counts, selection
+
+
+def run_plan(
+    target: Target, graph: Graph, plan: MemoryPlan, semantics: IntegerProfile, samples: int
+) -> tuple[Verdict, tuple[int, ...]]:
+    """Build and run a planned graph; return the verdict and the counts per node.
+
+    Builds for one target share a folder and a size of arena, so that the firmware around the model
+    is compiled once. What follows the model's own arena must stay as it was at start.
+    """
+    generated = generate(graph, plan, semantics, Provenance("lab", "", target.name, "lab"))
+    if target.name not in _FOLDERS:
+        _FOLDERS[target.name] = tempfile.TemporaryDirectory()
+    room = -(-(plan.arena_bytes + _CANARY_BYTES) // _ARENA_STEP) * _ARENA_STEP
+    firmware = build_firmware(
+        generated.sources, target, room, Path(_FOLDERS[target.name].name),
+        max_steps=max(256, len(plan.segments)),
+    )  # fmt: skip
+    where = "host" if target.architecture == "host" else "qemu"
+    with open_device(firmware, target, where) as device:
+        verdict = verify(device, graph, plan, semantics, random_samples(graph, samples))
+        counts = tuple(device.to_unit(t) for t in verdict.counts)
+        behind = device.read(plan.arena_bytes, _CANARY_BYTES)
+    assert behind == b"\xa5" * _CANARY_BYTES, "wrote above the arena"
+    return verdict, counts
 
 
 def case(text: str, random: Generator, bits: int = 8) -> Graph:

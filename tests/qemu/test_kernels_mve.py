@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from kernel_lab import Net, rescale, run_on, sharpen
 
-from tests.kernel_lab import Net, run_on
 from tinydeploy.ir import Node, Quantization
 from tinydeploy.ir.graph import constant
 from tinydeploy.ops import Call, op_named
@@ -42,22 +42,6 @@ def check(
         functions=sorted(functions), streamed=streamed,
     )  # fmt: skip
     assert verdict.bit_exact, verdict.first_mismatch
-
-
-def rescale(net: Net, tensor: int, factor: float) -> None:
-    """Divide the scale of the last node's output, so that its shifts move up."""
-    q = net.tensors[tensor].quantization
-    assert q is not None
-    changed = Quantization((q.scales[0] / factor,), q.zero_points)
-    net.tensors[tensor] = replace(net.tensors[tensor], quantization=changed)
-
-
-def sharpen(net: Net, value: int) -> None:
-    """Set the weights of the last node to one value: the largest sums there can be."""
-    w = net.nodes[-1].inputs[1]
-    assert w is not None
-    shape = net.tensors[w].shape
-    net.tensors[w] = replace(net.tensors[w], data=constant(np.full(shape, value, np.int8)))
 
 
 def pointwise(net: Net, r: np.random.Generator, count: int) -> set[str]:

@@ -7,13 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby, product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
-from tinydeploy.build.firmware import build_firmware
-from tinydeploy.codegen import Provenance, generate
 from tinydeploy.ir import DType, Graph, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.numerics.fixedpoint import requantize
@@ -27,13 +24,10 @@ from tinydeploy.plan.rows import by_rows
 from tinydeploy.plan.search import _materialise as materialise
 from tinydeploy.plan.select import select
 from tinydeploy.plan.stream import Scheduler
-from tinydeploy.run.device import open_device
 from tinydeploy.targets import load_target
-from tinydeploy.verify.compare import verify
-from tinydeploy.verify.samples import random_samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from kernel_lab import Net, run_on
+from kernel_lab import Net, run_on, run_plan
 
 MODES = ("speed", "balanced")
 TARGET = "riscv-virt"
@@ -66,14 +60,7 @@ def exact_by_rows(graph: Graph, optimize: str, *functions: str, machine: str = T
         else:
             cuts += [((p,), None) for p in nodes]
     plan = materialise(graph, litert, selection, cuts, "greedy", False)
-    generated = generate(graph, plan, litert, Provenance("lab", "", machine, "lab"))
-    with TemporaryDirectory() as folder:
-        firmware = build_firmware(
-            generated.sources, target, max(plan.arena_bytes, 4), Path(folder),
-            max_steps=max(256, len(plan.segments)),
-        )  # fmt: skip
-        with open_device(firmware, target, "qemu") as device:
-            verdict = verify(device, graph, plan, litert, random_samples(graph, 2))
+    verdict, _ = run_plan(target, graph, plan, litert, samples=2)
     assert verdict.bit_exact, verdict.first_mismatch
 
 
