@@ -13,6 +13,7 @@ import click
 COMMANDS = {
     "deploy": "Take a model to firmware, run it and prove it bit-exact.",
     "inspect": "Show a model's operators, shapes and quantisation.",
+    "quantize": "Turn a float model into integers and say what that costs.",
     "plan": "Plan the memory of a model and draw it.",
     "generate": "Write the C of a model.",
     "build": "Build a deployment folder again.",

@@ -116,6 +116,55 @@ def wanted(schedule: Any, ram: int | None, input_from: str, mac_factor: float) -
     return Wanted(schedule, ram, input_from == "streamed", mac_factor, input_from == "flash")
 
 
+def quantizing(function: F) -> F:
+    """Add the options that say how a float model is quantised."""
+    for option in (
+        click.option("--correct-bias/--no-correct-bias", "correct_bias", default=None,
+                     help="Take the mean error of each channel out of its bias."),
+        click.option("--equalize/--no-equalize", "equalize", default=None,
+                     help="Even out the ranges of channels across layers first."),
+        click.option("--rounding", type=click.Choice(["nearest", "squant"]), default=None,
+                     help="Round weights to the nearest, or so that errors cancel (SQuant)."),
+        click.option("--ranges", type=click.Choice(["min-max", "percentile", "mse"]), default=None,
+                     help="How the range of an activation is taken from its values."),
+        click.option("--keep", multiple=True, metavar="LAYER",
+                     help="Keep the weights of a layer at 8 bits; may be repeated."),
+        click.option("--weights", type=click.Choice(["8", "4", "2"]), default="8",
+                     show_default=True, help="Bits of the weights."),
+        click.option("--activations", type=click.Choice(["int8", "int16"]), default="int8",
+                     show_default=True, help="Type of the values between layers."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def settings(
+    graph: Any, activations: str, weights: str, keep: tuple[str, ...], ranges: str | None,
+    rounding: str | None, equalize: bool | None, correct_bias: bool | None,
+) -> Any:  # fmt: skip
+    """Return what the quantising options say; raises UsageError for a layer that is not there."""
+    from tinydeploy.errors import UsageError
+    from tinydeploy.ir import DType
+    from tinydeploy.quantize.normal import normalise
+    from tinydeploy.quantize.quantize import Settings
+
+    positions = {n.name: p for p, n in enumerate(normalise(graph).nodes)} if keep else {}
+    if unknown := [name for name in keep if name not in positions]:
+        raise UsageError(
+            f"--keep names a layer that the model does not have: {unknown[0]!r}",
+            "", "'tinydeploy quantize --layers' lists them",
+        )  # fmt: skip
+    given = {
+        "ranges": ranges, "rounding": rounding, "equalize": equalize, "correct_bias": correct_bias,
+    }  # fmt: skip
+    return Settings(
+        activations=DType(activations),
+        weight_bits=int(weights),
+        node_bits={positions[name]: 8 for name in keep},
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
 def sampling(function: F) -> F:
     """Add the options that say what to run the device on."""
     for option in (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,9 @@ def load_samples(
     Expected outputs come from `expect` (out0, out1, ... or names), labels from an array `labels`
     in either file. Raises UsageError for anything that does not fit the network.
     """
-    given = _read(inputs)
+    given = read_npz(inputs)
     columns = [
-        _input_column(graph, slot, _pick(given, f"in{slot}", graph.tensors[i], inputs), inputs)
+        _input_column(graph, slot, pick(given, f"in{slot}", graph.tensors[i], inputs), inputs)
         for slot, i in enumerate(graph.inputs)
     ]
     count = len(columns[0])
@@ -68,12 +68,12 @@ def load_samples(
         raise UsageError(
             f"{inputs} holds no samples or unequal numbers of them", f"{[len(c) for c in columns]}"
         )
-    wanted = _read(expect) if expect else {}
+    wanted = read_npz(expect) if expect else {}
     expected = None
     if expect:
         outs = [
             _output_column(
-                graph, slot, _pick(wanted, f"out{slot}", graph.tensors[o], expect), expect
+                graph, slot, pick(wanted, f"out{slot}", graph.tensors[o], expect), expect
             )
             for slot, o in enumerate(graph.outputs)
         ]
@@ -111,7 +111,8 @@ def input_as_declared(graph: Graph, slot: int, stored: Array) -> Array:
     return dequantize(stored, tensor.scale, tensor.zero_point)
 
 
-def _read(path: Path) -> dict[str, Array]:
+def read_npz(path: Path) -> dict[str, Array]:
+    """Return the arrays of an .npz file of bounded size; raises UsageError."""
     try:
         with zipfile.ZipFile(path) as archive:
             total = sum(entry.file_size for entry in archive.infolist())
@@ -128,7 +129,8 @@ def _read(path: Path) -> dict[str, Array]:
         ) from error  # fmt: skip
 
 
-def _pick(arrays: Mapping[str, Array], key: str, tensor: Tensor, path: Path) -> Array:
+def pick(arrays: Mapping[str, Array], key: str, tensor: Tensor, path: Path) -> Array:
+    """Return the array of a slot's or a tensor's name; raises UsageError."""
     for name in (key, tensor.name):
         if name in arrays:
             return arrays[name]
@@ -139,8 +141,19 @@ def _pick(arrays: Mapping[str, Array], key: str, tensor: Tensor, path: Path) -> 
     )
 
 
-def _split(array: Array, tensor: Tensor, what: str, path: Path) -> list[Array]:
-    """Cut along the first axis; each sample has the tensor's shape, with or without its batch 1."""
+def split(
+    array: Array, tensor: Tensor, what: str, path: Path, axes: Sequence[int] = ()
+) -> list[Array]:
+    """Cut along the first axis; each sample has the tensor's shape, with or without its batch 1.
+
+    `axes` are those of Graph.input_axes or Graph.output_axes. Samples in the shape that the model
+    file declares are moved; a shape that may be either is taken for the declared one.
+    """
+    if tuple(axes) not in ((), tuple(range(len(axes)))):
+        declared = tuple(tensor.shape[axes.index(k)] for k in range(len(axes)))
+        if array.shape[1:] in (declared, declared[1:] if declared[0] == 1 else declared):
+            full = array.reshape(-1, *declared)
+            array = full.transpose(0, *(k + 1 for k in axes))
     shapes = [tensor.shape]
     if tensor.shape[:1] == (1,):
         shapes.append(tensor.shape[1:])
@@ -151,6 +164,11 @@ def _split(array: Array, tensor: Tensor, what: str, path: Path) -> list[Array]:
             f"stack the samples: [N, {', '.join(map(str, shapes[-1]))}]",
         )
     return [np.ascontiguousarray(sample.reshape(tensor.shape)) for sample in array]
+
+
+def axes_of(all_axes: Sequence[tuple[int, ...]], slot: int) -> tuple[int, ...]:
+    """Return the axes of one input or output as its model file declares them."""
+    return all_axes[slot] if all_axes else ()
 
 
 def _integers(array: Array, tensor: Tensor, what: str, path: Path) -> Array:
@@ -176,12 +194,15 @@ def _input_column(graph: Graph, slot: int, array: Array, path: Path) -> list[Arr
         if not np.all(np.isfinite(array)):
             raise UsageError(f"{path}: {what} holds NaN or infinity")
         array = quantize_float(array, tensor.scale, tensor.zero_point, tensor.dtype.value)
-    return _split(_integers(array, tensor, what, path), tensor, what, path)
+    integers = _integers(array, tensor, what, path)
+    return split(integers, tensor, what, path, axes_of(graph.input_axes, slot))
 
 
 def _output_column(graph: Graph, slot: int, array: Array, path: Path) -> list[Array]:
     tensor = graph.tensors[graph.outputs[slot]]
     what = f"output {slot}"
     if slot in graph.float_outputs and array.dtype.kind == "f":
-        return _split(array.astype(np.float32), tensor, what, path)
-    return _split(_integers(array, tensor, what, path), tensor, what, path)
+        array = array.astype(np.float32)
+    else:
+        array = _integers(array, tensor, what, path)
+    return split(array, tensor, what, path, axes_of(graph.output_axes, slot))
