@@ -44,6 +44,7 @@ def command(
     4 does not fit, 5 toolchain, 6 device, 7 mismatch.
     """
     from tinydeploy import pipeline, tuning
+    from tinydeploy.build.size import rooms_of
     from tinydeploy.cli.outcome import choose_samples, finish
     from tinydeploy.report.memory_map import memory_map_svg
     from tinydeploy.targets import load_target
@@ -62,6 +63,7 @@ def command(
                 core,
                 lambda graph, semantics: tuning.preferred(graph, semantics, board, optimize),
                 options.wanted(schedule, ram, input_from, mac_factor),
+                rooms_of(board),
             )
             options.dump(prepared, dump_after)
             chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)

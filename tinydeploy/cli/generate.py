@@ -29,6 +29,7 @@ def command(
 ) -> int:  # fmt: skip
     """Write the C of MODEL: plain C99 that needs no library and no build system of ours."""
     from tinydeploy import pipeline
+    from tinydeploy.build.size import rooms_of
     from tinydeploy.codegen import SourceTree
     from tinydeploy.errors import UsageError
     from tinydeploy.targets import load_target
@@ -39,7 +40,7 @@ def command(
         core = pipeline.core_of(board, optimize)
         prepared = pipeline.prepare(
             model, profile, allocator, clock, core,
-            wanted=options.wanted(schedule, ram, input_from, mac_factor),
+            wanted=options.wanted(schedule, ram, input_from, mac_factor), rooms=rooms_of(board),
         )  # fmt: skip
         generated = pipeline.generate_sources(prepared, board, clock)
     options.dump(prepared, dump_after)

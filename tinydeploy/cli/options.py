@@ -127,8 +127,9 @@ def quantizing(function: F) -> F:
                      help="Round weights to the nearest, or so that errors cancel (SQuant)."),
         click.option("--ranges", type=click.Choice(["min-max", "percentile", "mse"]), default=None,
                      help="How the range of an activation is taken from its values."),
-        click.option("--keep", multiple=True, metavar="LAYER",
-                     help="Keep the weights of a layer at 8 bits; may be repeated."),
+        click.option("--keep", multiple=True, type=click.IntRange(0), metavar="LAYER",
+                     help="Keep a layer's weights at 8 bits, by its number in the table; may be "
+                     "repeated."),
         click.option("--weights", type=click.Choice(["8", "4", "2"]), default="8",
                      show_default=True, help="Bits of the weights."),
         click.option("--activations", type=click.Choice(["int8", "int16"]), default="int8",
@@ -139,7 +140,7 @@ def quantizing(function: F) -> F:
 
 
 def settings(
-    graph: Any, activations: str, weights: str, keep: tuple[str, ...], ranges: str | None,
+    graph: Any, activations: str, weights: str, keep: tuple[int, ...], ranges: str | None,
     rounding: str | None, equalize: bool | None, correct_bias: bool | None,
 ) -> Any:  # fmt: skip
     """Return what the quantising options say; raises UsageError for a layer that is not there."""
@@ -148,19 +149,19 @@ def settings(
     from tinydeploy.quantize.normal import normalise
     from tinydeploy.quantize.quantize import Settings
 
-    positions = {n.name: p for p, n in enumerate(normalise(graph).nodes)} if keep else {}
-    if unknown := [name for name in keep if name not in positions]:
+    count = len(normalise(graph).nodes) if keep else 0
+    if unknown := [number for number in keep if number >= count]:
         raise UsageError(
-            f"--keep names a layer that the model does not have: {unknown[0]!r}",
-            "", "'tinydeploy quantize --layers' lists them",
+            f"--keep {unknown[0]} is no layer of the model", f"they are numbered 0 to {count - 1}",
+            "'tinydeploy quantize --layers' lists them",
         )  # fmt: skip
-    given = {
+    given: dict[str, Any] = {
         "ranges": ranges, "rounding": rounding, "equalize": equalize, "correct_bias": correct_bias,
     }  # fmt: skip
     return Settings(
         activations=DType(activations),
         weight_bits=int(weights),
-        node_bits={positions[name]: 8 for name in keep},
+        node_bits=dict.fromkeys(keep, 8),
         **{name: value for name, value in given.items() if value is not None},
     )
 

@@ -41,6 +41,7 @@ def command(
     import msgspec
 
     from tinydeploy import pipeline
+    from tinydeploy.build.size import rooms_of
     from tinydeploy.cli.explaining import explained
     from tinydeploy.report.assemble import assemble
     from tinydeploy.report.explanation import explanation_figures, explanation_lines
@@ -53,7 +54,10 @@ def command(
         clock = pipeline.Clock(progress)
         wanted = options.wanted(schedule, ram, input_from, mac_factor)
         core = pipeline.core_of(board, optimize) if board else None
-        prepared = pipeline.prepare(model, profile, allocator, clock, core, wanted=wanted)
+        rooms = rooms_of(board) if board else ()
+        prepared = pipeline.prepare(
+            model, profile, allocator, clock, core, wanted=wanted, rooms=rooms
+        )
         why = explained(prepared, allocator, clock) if explain else None
     options.dump(prepared, dump_after)
     if svg:

@@ -18,7 +18,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("-o", "--out", type=_FILE, default=None,
               help="Write the integer model: .tdm, or .tflite for other tools.")  # fmt: skip
 @click.option("--data", type=_FILE, default=None,
-              help="Samples of the inputs: .npz with in0, in1, ... (and labels), or .npy.")  # fmt: skip
+              help="Samples: .npz with in0, in1, ... (and labels), or .npy.")  # fmt: skip
 @click.option("--test", type=_FILE, default=None,
               help="Other samples to measure the loss on; else those of --data.")  # fmt: skip
 @click.option("--labels", type=_FILE, default=None,
@@ -31,7 +31,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @options.common
 def command(
     model: Path, out: Path | None, data: Path | None, test: Path | None, labels: Path | None,
-    samples: int | None, activations: str, weights: str, keep: tuple[str, ...], ranges: str | None,
+    samples: int | None, activations: str, weights: str, keep: tuple[int, ...], ranges: str | None,
     rounding: str | None, equalize: bool | None, correct_bias: bool | None, layers: bool,
     profile: str, as_json: bool, verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
@@ -57,10 +57,7 @@ def command(
         )  # fmt: skip
     if out and out.suffix not in (".tdm", ".tflite"):
         raise UsageError(f"{out} should end in .tdm or .tflite", "these are what can be written")
-    calibration = load_floats(graph, data, None, samples) if data else None
-    truth = labels if not test else None
-    if data and truth:
-        calibration = load_floats(graph, data, truth, samples)
+    calibration = load_floats(graph, data, None if test else labels, samples) if data else None
     tested = load_floats(graph, test, labels, samples) if test else calibration
     if labels and tested is None:
         raise UsageError("--labels needs the samples they belong to", "", "give --data or --test")

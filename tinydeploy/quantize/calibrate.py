@@ -36,8 +36,7 @@ class Statistics:
     def centres(self) -> NDArray[np.float64]:
         """Return the middle of each bin."""
         width = (self.high - self.low) / BINS
-        middles: NDArray[np.float64] = self.low + width * (np.arange(BINS) + 0.5)
-        return middles
+        return np.asarray(self.low + width * (np.arange(BINS) + 0.5), np.float64)
 
 
 def quiet(done: int, total: int) -> None:

@@ -34,12 +34,21 @@ class Loss:
 class Measured:
     """Hold the losses of every node in order, those of the outputs, and how often the first
     output's largest value is at the same place.
+
+    The first output of each sample is kept: as the float network gives it, and as the real
+    numbers that the integer one's output stands for.
     """
 
     nodes: tuple[Loss, ...]
     outputs: tuple[float, ...]
     agreement: float
-    samples: int
+    inputs: tuple[Array, ...]
+    floats: tuple[Array, ...]
+    integers: tuple[Array, ...]
+
+    @property
+    def samples(self) -> int:
+        return len(self.inputs)
 
 
 def decibels(signal: float, noise: float) -> float:
@@ -74,7 +83,7 @@ def measure(
     """Run samples through both graphs; a tensor has the same index in both."""
     watched = [n.outputs[0] for n in floats.nodes]
     signal, noise = np.zeros(len(floats.tensors)), np.zeros(len(floats.tensors))
-    agreed = 0
+    agreed, kept = 0, []
     for done, sample in enumerate(samples):
         exact = run_floats(floats, sample)
         stored = run_all(integers, to_integers(integers, sample), profile)
@@ -82,13 +91,15 @@ def measure(
             real = to_real(integers, i, stored[i]).reshape(exact[i].shape).astype(np.float64)
             signal[i] += float((exact[i].astype(np.float64) ** 2).sum())
             noise[i] += float(((real - exact[i]) ** 2).sum())
-        first = floats.outputs[0]
-        agreed += int(exact[first].argmax() == stored[integers.outputs[0]].argmax())
+        first = exact[floats.outputs[0]]
+        own = to_real(integers, integers.outputs[0], stored[integers.outputs[0]])
+        agreed += int(first.argmax() == own.argmax())
+        kept.append((sample[0], first, own))
         progress(done + 1, len(samples))
     losses = {i: decibels(signal[i], noise[i]) for i in watched}
     return Measured(
         tuple(Loss(n.outputs[0], n.name, n.op, losses[n.outputs[0]]) for n in floats.nodes),
         tuple(losses[o] for o in floats.outputs),
         agreed / max(len(samples), 1),
-        len(samples),
+        *(tuple(column) for column in zip(*kept, strict=True)),
     )

@@ -7,10 +7,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tinydeploy.ir import DType
 from tinydeploy.quantize.measure import Measured
 from tinydeploy.quantize.quantize import Quantized
+from tinydeploy.verify.accuracy import accuracy, metric_for
+
+Array = NDArray[Any]
 
 _SHOWN = 5
 # Below this many decibels a layer's values are more than a tenth error (20 log10 of 10).
@@ -20,10 +24,11 @@ _BAD = 20.0
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """Give the ratio of signal to error after one node, and what the node itself took from it.
 
-    Both in decibels; `lost` compares with the worst of the node's inputs. None stands for no
+    `index` is the node's place in execution order. Both in decibels; `lost` compares with the worst of the node's inputs. None stands for no
     error at all.
     """
 
+    index: int
     name: str
     op: str
     weight_bits: int | None
@@ -62,16 +67,15 @@ def describe(
     name: str,
     quantized: Quantized,
     measured: Measured,
-    calibrated: int,
-    accuracy: Scores | None,
+    labels: Array | None,
     seconds: float,
 ) -> QuantizationDocument:
-    """Return the document of one run."""
+    """Return the document of one run; `labels` are of the samples measured."""
     layers = _layers(quantized, measured)
     return QuantizationDocument(
         model=name,
         settings=_settings(quantized),
-        calibration_samples=calibrated,
+        calibration_samples=len(quantized.samples),
         measured_samples=measured.samples,
         output_sqnr_db=[_finite(v) for v in measured.outputs],
         agreement=measured.agreement,
@@ -80,8 +84,18 @@ def describe(
         layers=layers,
         advice=_advice(layers, quantized),
         warnings=list(quantized.warnings),
-        accuracy=accuracy,
+        accuracy=None if labels is None else _scores(measured, labels),
         seconds=seconds,
+    )
+
+
+def _scores(measured: Measured, labels: Array) -> Scores:
+    metric = metric_for(measured.inputs[0], measured.floats[0], labels)
+    return Scores(
+        metric=metric,
+        samples=measured.samples,
+        floats=accuracy(metric, measured.inputs, measured.floats, labels),
+        reference=accuracy(metric, measured.inputs, measured.integers, labels),
     )
 
 
@@ -119,6 +133,7 @@ def _layers(quantized: Quantized, measured: Measured) -> list[Layer]:
         lost = before - loss.sqnr if np.isfinite(before) else None
         layers.append(
             Layer(
+                index=position,
                 name=node.name,
                 op=node.op,
                 weight_bits=quantized.bits_of(position) if quantized.weighted(position) else None,
@@ -142,18 +157,23 @@ def _advice(layers: list[Layer], quantized: Quantized) -> list[str]:
     narrow = [x for x in worst(layers) if x.weight_bits is not None and x.weight_bits < 8]
     if narrow:
         found.append(
-            f"keep the weights of '{narrow[0].name}' at 8 bits: it alone loses "
-            f"{narrow[0].lost_db:.1f} dB (--keep {narrow[0].name!r})"
+            f"layer {narrow[0].index} alone loses {narrow[0].lost_db:.1f} dB: --keep "
+            f"{narrow[0].index} leaves its weights at 8 bits"
         )
     if output is not None and output < _BAD and quantized.settings.activations.value == "int8":
         found.append("int16 activations lose less: --activations int16 (twice the RAM)")
     spread = [x for x in worst(layers) if x.op == "DEPTHWISE_CONV_2D"]
     if spread and not quantized.settings.equalize:
         found.append(
-            f"'{spread[0].name}' is a depthwise convolution among the worst: --equalize evens out "
-            "the ranges of its channels"
+            f"layer {spread[0].index}, a depthwise convolution, is among the worst: --equalize "
+            "evens out the ranges of its channels"
         )
     return found
+
+
+def _short(name: str) -> str:
+    """Return the end of a name; converters join those of all layers that they fused."""
+    return name.split(";")[0][-40:]
 
 
 def show(console: Any, d: QuantizationDocument, every: bool) -> None:
@@ -183,13 +203,13 @@ def show(console: Any, d: QuantizationDocument, every: bool) -> None:
     if rows:
         table = Table(box=None, pad_edge=False, title_justify="left",
                       title=None if every else "what loses most")  # fmt: skip
-        for heading, side in (("layer", "left"), ("operator", "left"), ("bits", "right"),
+        for heading, side in (("", "right"), ("layer", "left"), ("operator", "left"), ("bits", "right"),
                               ("dB after it", "right"), ("dB lost in it", "right")):  # fmt: skip
             table.add_column(heading, justify=side)  # type: ignore[arg-type]
         for x in rows:
             after = "exact" if x.sqnr_db is None else f"{x.sqnr_db:.1f}"
             lost = "" if x.lost_db is None else f"{x.lost_db:.1f}"
-            table.add_row(x.name[-48:], x.op, str(x.weight_bits or ""), after, lost)
+            table.add_row(str(x.index), _short(x.name), x.op, str(x.weight_bits or ""), after, lost)
         console.print(table)
     for line in d.advice:
         console.print(f"try       {line}", markup=False)

@@ -31,9 +31,9 @@ class FloatSamples:
 def load_floats(
     graph: Graph, path: Path, labels: Path | None = None, limit: int | None = None
 ) -> FloatSamples:
-    """Read inputs: an .npz with in0, in1, ... or the tensors' names, or one .npy.
+    """Read inputs: an .npz with float0, float1, ... or in0, ... or the tensors' names, or one .npy.
 
-    Samples lie along the first axis; integers become the real numbers they are. Labels come from
+    Samples lie along the first axis. Labels come from
     the file `labels` (.npy), else from an array `labels` of the .npz. Raises UsageError for
     anything that does not fit the network.
     """
@@ -71,12 +71,22 @@ def load_floats(
     )
 
 
+def _named(given: dict[str, Array], slot: int, tensor: Tensor, path: Path) -> Array:
+    """Return an input's array; a file may have it both in float and as stored integers."""
+    if f"float{slot}" in given:
+        return given[f"float{slot}"]
+    return pick(given, f"in{slot}", tensor, path)
+
+
 def _column(
     array: Array, tensor: Tensor, slot: int, path: Path, axes: tuple[int, ...]
 ) -> list[Array]:
     what = f"input {slot}"
-    if array.dtype.kind not in "fiub":
-        raise UsageError(f"{path}: {what} has the wrong type", f"{array.dtype}, not numbers")
+    if array.dtype.kind != "f":
+        raise UsageError(
+            f"{path}: {what} has the wrong type", f"{array.dtype}; the model takes real numbers",
+            "save what the model was trained on, scaled alike: x.astype(numpy.float32)",
+        )  # fmt: skip
     with np.errstate(over="ignore"):
         real = array.astype(np.float32)
     if bad := real.size - int(np.isfinite(real).sum()):
