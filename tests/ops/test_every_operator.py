@@ -176,10 +176,14 @@ def test_chosen_models(op: str, capfd: Any) -> None:
 
 
 def _rounds() -> list[Any]:
-    every = [(op, seed) for op in OPERATORS for seed in range(SLOW_ROUNDS)]
+    every = [
+        (op, seed, getattr(models_of(op), "ROUNDS", ROUNDS))
+        for op in OPERATORS
+        for seed in range(SLOW_ROUNDS)
+    ]
     return [
-        pytest.param(op, seed, marks=[pytest.mark.slow] if seed >= ROUNDS else [])
-        for op, seed in every
+        pytest.param(op, seed, marks=[pytest.mark.slow] if seed >= rounds else [])
+        for op, seed, rounds in every
     ]
 
 

@@ -299,6 +299,12 @@ def test_logistic_is_close_to_the_logistic_function() -> None:
     np.testing.assert_allclose(got, 1 / (1 + np.exp(-raw / 2.0**27)), atol=2e-7)
 
 
+def test_tanh_is_close_to_the_hyperbolic_tangent() -> None:
+    raw = np.linspace(LOW, HIGH, 4001).astype(np.int64)
+    got = gemmlowp.tanh(raw, 4) / 2.0**31
+    np.testing.assert_allclose(got, np.tanh(raw / 2.0**27), atol=4e-7)
+
+
 def test_int8_logistic_and_softmax_are_close_to_the_functions() -> None:
     stored = np.arange(-128, 128)
     for scale, zero_point in ((0.05, 0), (0.01, -128), (1.7, 127), (7.9, 3), (1e-6, 5)):

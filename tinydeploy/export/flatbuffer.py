@@ -19,8 +19,12 @@ _OPTIONS = {
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "MEAN": "ReducerOptions",
 }
-# Operators whose int8 form LiteRT knows only from a later version on.
-_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1}
+# Operators whose int8 form LiteRT knows only from a later version on, or that have one version.
+_VERSIONS = {
+    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1, "HARD_SWISH": 1,
+    "RELU_N1_TO_1": 1, "RELU_0_TO_1": 1, "PRELU": 1, "NEG": 1, "ELU": 1, "SQUARE": 1, "SIN": 1,
+    "COS": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ Used at generation time to fill tables; templates/lib/td_fixedpoint.h has what r
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -65,15 +66,28 @@ def exp_on_negative_values(a: IntArray, bits: int) -> IntArray:
     return np.where(a == 0, _ONE, result)
 
 
-def one_over_one_plus_x(a: IntArray) -> IntArray:
-    """Return 1 / (1 + a) in Q0.31 for a in [0, 1) in Q0.31: three Newton-Raphson steps."""
+def _two_over_one_plus_x(a: IntArray) -> IntArray:
+    """Return 2 / (1 + a) in Q2.29 for a in [0, 1) in Q0.31: three Newton-Raphson steps."""
     total = np.asarray(a, np.int64) + _ONE
     half_denominator = (total + 1) >> 1
     x = wrap32(1515870810 + mul(half_denominator, -1010580540))
     for _ in range(3):
         error = wrap32((1 << 29) - mul(half_denominator, x))
         x = wrap32(x + _saturating_shift_left(mul(x, error), 2))
-    return _saturating_shift_left(x, 1)
+    return x
+
+
+def one_over_one_plus_x(a: IntArray) -> IntArray:
+    """Return 1 / (1 + a) in Q0.31 for a in [0, 1) in Q0.31."""
+    return _saturating_shift_left(_two_over_one_plus_x(a), 1)
+
+
+def tanh(a: IntArray, bits: int) -> IntArray:
+    """Return tanh(a) in Q0.31 for a with `bits` integer bits: (1 - e) / (1 + e), e = exp(-2|a|)."""
+    a = np.asarray(a, np.int64)
+    power = exp_on_negative_values(-np.abs(a), bits + 1)
+    size = _saturating_shift_left(_two_over_one_plus_x(power) - (1 << 29), 2)
+    return np.where(a == 0, 0, np.where(a < 0, -size, size))
 
 
 def logistic(a: IntArray, bits: int) -> IntArray:
@@ -118,15 +132,60 @@ def softmax_row(values: IntArray, exponentials: IntArray) -> IntArray:
     return np.clip(result, -128, 127)
 
 
+def _int8_function(
+    function: Callable[[IntArray, int], IntArray],
+    values: IntArray,
+    scale: float,
+    zero_point: int,
+    output_bits: int,
+    output_zero_point: int,
+) -> IntArray:
+    """Return a function with 4 integer bits of stored int8 values, saturated beyond its radius."""
+    multiplier, left_shift = quantize_multiplier(float(scale) * (1 << 27))
+    radius = input_radius(4, left_shift)
+    x = np.asarray(values, np.int64) - zero_point
+    inside = np.where(np.abs(x) < radius, x, 0)
+    q0 = function(requantize_double(inside, multiplier, left_shift), 4)
+    rounded = rounding_divide_by_power_of_two(q0, 31 - output_bits) + output_zero_point
+    result = np.clip(rounded, -128, 127)
+    return np.where(x <= -radius, -128, np.where(x >= radius, 127, result))
+
+
 def logistic_int8(values: IntArray, scale: float, zero_point: int) -> IntArray:
     """Return the int8 logistic function (scale 1/256, zero point -128) of stored int8 values.
 
     TensorFlow Lite, reference_integer_ops::Logistic with 4 integer bits.
     """
-    multiplier, left_shift = quantize_multiplier(float(scale) * (1 << 27))
-    radius = input_radius(4, left_shift)
-    x = np.asarray(values, np.int64) - zero_point
-    inside = np.where(np.abs(x) < radius, x, 0)
-    q0 = logistic(requantize_double(inside, multiplier, left_shift), 4)
-    result = np.clip(rounding_divide_by_power_of_two(q0, 23) - 128, -128, 127)
-    return np.where(x <= -radius, -128, np.where(x >= radius, 127, result))
+    return _int8_function(logistic, values, scale, zero_point, 8, -128)
+
+
+def tanh_int8(values: IntArray, scale: float, zero_point: int) -> IntArray:
+    """Return the int8 hyperbolic tangent (scale 1/128, zero point 0) of stored int8 values.
+
+    TensorFlow Lite, reference_integer_ops::Tanh with 4 integer bits.
+    """
+    return _int8_function(tanh, values, scale, zero_point, 7, 0)
+
+
+def inverse_square_root(value: int) -> tuple[int, int]:
+    """Return (multiplier, shift) with 1 / sqrt(value) = multiplier / 2^31 * 2^shift, value > 0.
+
+    TensorFlow Lite, GetInvSqrtQuantizedMultiplierExp: five Newton-Raphson steps from 1 with 3
+    integer bits.
+    """
+    if value <= 1:
+        return INT32_MAX, 0
+    shift = 11
+    while value >= 1 << 29:
+        value //= 4
+        shift += 1
+    pairs = (31 - value.bit_length()) // 2 - 1
+    shift -= pairs
+    fixed = np.array((value << 2 * pairs) >> 1, np.int64)
+    half = rounding_divide_by_power_of_two(fixed, 1)
+    x = np.array(1 << 28, np.int64)
+    for _ in range(5):
+        cube = _saturating_shift_left(mul(mul(x, x), x), 6)
+        x = _saturating_shift_left(wrap32(mul(np.array(3 << 27), x) - mul(half, cube)), 3)
+    root = int(mul(x, 1518500250))  # sqrt(1/2) in Q0.31
+    return (root << -shift, 0) if shift < 0 else (root, -shift)

@@ -16,7 +16,7 @@ class IntegerProfile:
     ai-edge-litert 2.3.0 with BUILTIN_REF: only FULLY_CONNECTED rounds once. TensorFlow Lite Micro
     rounds everything twice. `float_tables` holds the operators that a runtime tabulates with
     float32 functions when it loads the model; elsewhere they are fixed-point. LiteRT does so for
-    LOGISTIC (activations.cc, PopulateLookupTable), TensorFlow Lite Micro does not.
+    LOGISTIC and TANH (activations.cc, PopulateLookupTable), TensorFlow Lite Micro does not.
     """
 
     name: str
@@ -28,7 +28,9 @@ class IntegerProfile:
 
 
 PROFILES = {
-    "litert": IntegerProfile("litert", frozenset({"FULLY_CONNECTED"}), frozenset({"LOGISTIC"})),
+    "litert": IntegerProfile(
+        "litert", frozenset({"FULLY_CONNECTED"}), frozenset({"LOGISTIC", "TANH"})
+    ),
     "tflm": IntegerProfile("tflm", frozenset()),
 }
 
