@@ -40,7 +40,7 @@ def load_floats(
     given = {"in0": _read_npy(path)} if path.suffix == ".npy" else read_npz(path)
     columns = [
         _column(
-            pick(given, f"in{slot}", graph.tensors[i], path),
+            _named(given, slot, graph.tensors[i], path),
             graph.tensors[i],
             slot,
             path,
