@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from tinydeploy.errors import ModelError
-from tinydeploy.importers.operands import check_operands
 from tinydeploy.importers.files import read_bounded
+from tinydeploy.importers.operands import check_operands
 from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.ir.verify import verify_graph
@@ -64,6 +64,8 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: list[int]
     float_inputs: list[int]
     float_outputs: list[int]
+    input_axes: list[list[int]] = []
+    output_axes: list[list[int]] = []
     quantization: dict[str, Any] = {}  # what made it and what it cost; for people, not read back
 
 
@@ -101,6 +103,8 @@ def to_bytes(graph: Graph, about: dict[str, Any] | None = None) -> bytes:
         list(graph.outputs),
         sorted(graph.float_inputs),
         sorted(graph.float_outputs),
+        [list(axes) for axes in graph.input_axes],
+        [list(axes) for axes in graph.output_axes],
         about or {},
     )
     stream = io.BytesIO()
@@ -204,6 +208,8 @@ def _graph(model: _Model, archive: zipfile.ZipFile) -> Graph:
     graph = Graph(
         name, tuple(tensors), nodes, tuple(model.inputs), tuple(model.outputs), "",
         frozenset(model.float_inputs), frozenset(model.float_outputs),
+        _axes(model.input_axes, model.inputs, tensors),
+        _axes(model.output_axes, model.outputs, tensors),
     )  # fmt: skip
     verify_graph(graph)
     for node in graph.nodes:
@@ -213,6 +219,16 @@ def _graph(model: _Model, archive: zipfile.ZipFile) -> Graph:
         if op.shape(call) != [t.shape for t in call.outputs]:
             raise ValueError(f"node '{node.name}' does not have the shapes it computes")
     return graph
+
+
+def _axes(
+    given: list[list[int]], indices: list[int], tensors: list[Tensor]
+) -> tuple[tuple[int, ...], ...]:
+    """Return the axes that a model file declares, one permutation per input or output, or none."""
+    wanted = [list(range(len(tensors[i].shape))) for i in indices]
+    if given and [sorted(axes) for axes in given] != wanted:
+        raise ValueError(f"axes {given}")
+    return tuple(map(tuple, given))
 
 
 def _check_quantization(q: _Quantization, index: int) -> None:

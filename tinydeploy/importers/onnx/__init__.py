@@ -1,4 +1,4 @@
-"""Turn the untrusted bytes of a .onnx file into a checked Graph, images as rows of pixels (NHWC)."""
+"""Turn the untrusted bytes of a .onnx file into a checked Graph, images as NHWC."""
 
 from tinydeploy.importers.onnx.read import read_file
 

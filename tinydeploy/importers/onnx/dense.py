@@ -32,9 +32,7 @@ def matmul(b: Builder, node: Operator) -> list[Value]:
     return [_dense(b, node, node.known(1, "a second factor"), False, None)]
 
 
-def _dense(
-    b: Builder, node: Operator, weights: Known, by_rows: bool, bias: Known | None
-) -> Value:
+def _dense(b: Builder, node: Operator, weights: Known, by_rows: bool, bias: Known | None) -> Value:
     """Append the layer; features that memory holds in another order are weighted in that order."""
     x = node.computed()
     if len(weights.shape) != 2 or len(x.shape) < 2:

@@ -12,11 +12,12 @@ from tinydeploy.importers.onnx.values import Array, Known, Value
 from tinydeploy.importers.operands import MAX_ELEMENTS
 
 # Operators whose result is not larger than their inputs together, as they broadcast.
-_FOLDED = frozenset(
-    "Add Sub Mul Div Neg Sqrt Reciprocal Pow Exp Abs Floor Ceil Min Max Mod Cast Gather Concat "
-    "Slice Squeeze Unsqueeze Reshape Transpose Flatten Identity Equal Less Greater Not And Or "
-    "Where ReduceProd ReduceSum Split Shape Size Dropout QuantizeLinear".split()
-)
+_FOLDED = frozenset((
+    "Abs", "Add", "And", "Cast", "Ceil", "Concat", "Div", "Dropout", "Equal", "Exp", "Flatten",
+    "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not",
+    "Or", "Pow", "QuantizeLinear", "Reciprocal", "ReduceProd", "ReduceSum", "Reshape", "Shape",
+    "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
+))  # fmt: skip
 # What grows without bounds from small inputs: computed only up to this many elements.
 _GROWING = frozenset({"ConstantOfShape", "Range", "Expand"})
 _SMALL = 1 << 16

@@ -29,14 +29,18 @@ HANDLERS: dict[str, Handler] = {
     "DequantizeLinear": quantized.dequantize_linear,
     "Div": pointwise.divide,
     "Dropout": pointwise.same_value,
+    "Elu": pointwise.elu,
     "Expand": shapes.expand,
     "Flatten": shapes.flatten,
     "Gather": shapes.gather,
+    "Gelu": pointwise.gelu,
     "Gemm": dense.gemm,
     "GlobalAveragePool": windows.global_average_pool,
     "GlobalMaxPool": windows.global_max_pool,
     "HardSigmoid": pointwise.hard_sigmoid,
+    "HardSwish": pointwise.function("HARD_SWISH"),
     "Identity": pointwise.same_value,
+    "LeakyRelu": pointwise.leaky_relu,
     "MatMul": dense.matmul,
     "MaxPool": windows.max_pool,
     "Mul": pointwise.arithmetic,
@@ -60,10 +64,13 @@ HANDLERS: dict[str, Handler] = {
 }
 
 # Their first input is an image or a signal, channels second.
-WINDOWED = frozenset(
-    "Conv MaxPool AveragePool GlobalAveragePool GlobalMaxPool Resize BatchNormalization".split()
-)
-_OTHER_AXES = frozenset("Flatten Gather Gemm MatMul Reshape Shape Squeeze Transpose Unsqueeze".split())
+WINDOWED = frozenset((
+    "AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool",
+    "Resize",
+))  # fmt: skip
+_OTHER_AXES = frozenset((
+    "Flatten", "Gather", "Gemm", "MatMul", "Reshape", "Shape", "Squeeze", "Transpose", "Unsqueeze",
+))  # fmt: skip
 
 
 def same_elements(kind: Any) -> bool:

@@ -75,9 +75,7 @@ def array_of(tensor: Any, folder: Path) -> Array:
     name = safe_text(tensor.name.encode())
     shape = tuple(int(d) for d in tensor.dims)
     if any(s < 0 for s in shape) or math.prod(shape) > MAX_ELEMENTS or len(shape) > 8:
-        raise ModelError(
-            "a constant has an absurdly large shape", f"{list(shape)}", where=name
-        )
+        raise ModelError("a constant has an absurdly large shape", f"{list(shape)}", where=name)
     if tensor.data_location == TensorProto.EXTERNAL:
         raw = _external(tensor, folder, name)
         tensor = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=raw)

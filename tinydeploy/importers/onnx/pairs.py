@@ -149,9 +149,7 @@ class _Builder:
         real = data if q is None else (data.astype(np.float32) - q.zero_point) * np.float32(q.scale)
         q = shared or _spanning(float(real.min()), float(real.max()))
         values = quantize_float(real.astype(np.float32), q.scale, q.zero_point, "int8")
-        return self.new(
-            replace(tensor, dtype=DType.INT8, quantization=q, data=constant(values))
-        )
+        return self.new(replace(tensor, dtype=DType.INT8, quantization=q, data=constant(values)))
 
     def _weighted(self, node: Node, inputs: list[int | None]) -> list[int | None]:
         """Return the operands of a weighted node with its bias in 32 bits.

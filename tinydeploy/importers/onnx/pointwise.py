@@ -14,7 +14,7 @@ from tinydeploy.ops.mul import Attributes as Product
 from tinydeploy.ops.softmax import Attributes as Softmax
 
 _ARITHMETIC = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
-_LIMITS = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
+_LIMITS = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, 1.0): "RELU_0_TO_1"}
 # A clamp is no wider than this when nothing clamps at all.
 _UNBOUNDED = 3e38
 
@@ -56,7 +56,7 @@ def combine(
     leader = next((v for v in both if v.shape == shape), both[0])
     others = [v for v in wide if v is not leader]
     if all(isinstance(v, Known) and v.array.size == 1 for v in others):
-        pair = [v.index if v is leader else _scalar(b, v, name) for v in wide]  # type: ignore[union-attr]
+        pair = [v.index if v is leader else _scalar(b, v, name) for v in wide]
         if shape == leader.shape:
             return leader.on(b.emit(op, pair, _attributes(op, activation), name))
     order = b.order(leader)
@@ -118,6 +118,31 @@ def function(name: str, attributes: Any = None) -> Any:
 
     handler.__doc__ = f"{name}."
     return handler
+
+
+def leaky_relu(b: Builder, node: Operator) -> list[Value]:
+    """LeakyRelu with a slope from 0 on."""
+    from tinydeploy.ops.leaky_relu import Attributes
+
+    alpha = float(node.attributes.get("alpha", 0.01))
+    if not 0.0 <= alpha <= 1024.0:
+        node.refuse(f"alpha {alpha}")
+    return [b.same("LEAKY_RELU", node.computed(), Attributes(alpha), node.name)]
+
+
+def elu(b: Builder, node: Operator) -> list[Value]:
+    """Elu with alpha 1."""
+    if float(node.attributes.get("alpha", 1.0)) != 1.0:
+        node.refuse(f"alpha {node.attributes['alpha']}", "use alpha=1")
+    return [b.same("ELU", node.computed(), None, node.name)]
+
+
+def gelu(b: Builder, node: Operator) -> list[Value]:
+    """Gelu, exact or in its tanh form."""
+    from tinydeploy.ops.gelu import Attributes
+
+    approximate = node.attributes.get("approximate", b"none") == b"tanh"
+    return [b.same("GELU", node.computed(), Attributes(approximate), node.name)]
 
 
 def clip(b: Builder, node: Operator) -> list[Value]:

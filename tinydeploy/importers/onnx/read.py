@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,14 @@ from tinydeploy.importers.onnx.builder import Builder, Operator
 from tinydeploy.importers.onnx.handlers import HANDLERS, WINDOWED, same_elements
 from tinydeploy.importers.onnx.pairs import to_integer
 from tinydeploy.importers.onnx.tidy import tidy
-from tinydeploy.importers.onnx.values import Computed, Known, Value, channels_last, own_order, stored_in
+from tinydeploy.importers.onnx.values import (
+    Computed,
+    Known,
+    Value,
+    channels_last,
+    own_order,
+    stored_in,
+)
 from tinydeploy.ir import DType, Graph, Tensor
 from tinydeploy.ir.verify import verify_graph
 
@@ -104,7 +110,9 @@ class _Reader:
             or not (node.op_type in HANDLERS or fold.folds(node.op_type))
         )
         if unknown:
-            listed = ", ".join(f"{safe_text(k.encode(), 60)} ({n}x)" for k, n in unknown.most_common(9))
+            listed = ", ".join(
+                f"{safe_text(k.encode(), 60)} ({n}x)" for k, n in unknown.most_common(9)
+            )
             raise ModelError(
                 "the model uses ONNX operators that are not supported",
                 listed,

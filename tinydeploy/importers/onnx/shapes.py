@@ -146,9 +146,7 @@ def pad(b: Builder, node: Operator) -> list[Value]:
     before = dict(zip(axes, pads[: len(axes)], strict=True))
     after = dict(zip(axes, pads[len(axes) :], strict=True))
     order = b.order(x)
-    attributes = Pads(
-        tuple(before.get(a, 0) for a in order), tuple(after.get(a, 0) for a in order)
-    )
+    attributes = Pads(tuple(before.get(a, 0) for a in order), tuple(after.get(a, 0) for a in order))
     return [b.result(b.emit("PAD", (b.arrange(x, order),), attributes, node.name), order)]
 
 

@@ -113,7 +113,8 @@ def reshaped(value: Computed, shape: Sequence[int]) -> Computed | None:
         groups.append(group)
     if pending:
         return None
-    number, sizes = {}, []
+    number: dict[tuple[int, int], int] = {}
+    sizes: list[int] = []
     for atom in range(len(value.sizes)):
         for part, size in enumerate(parts[atom]):
             number[atom, part] = len(sizes)
