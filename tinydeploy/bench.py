@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from tinydeploy import pipeline
+from tinydeploy.build.size import rooms_of
 from tinydeploy.errors import FitError, UsageError
 from tinydeploy.ir import DType
 from tinydeploy.plan.search import AUTO, Wanted
@@ -58,7 +59,13 @@ def run_one(
     """
     clock = pipeline.Clock()
     prepared = pipeline.prepare(
-        model, profile, "auto", clock, pipeline.core_of(target, optimize), wanted=wanted
+        model,
+        profile,
+        "auto",
+        clock,
+        pipeline.core_of(target, optimize),
+        wanted=wanted,
+        rooms=rooms_of(target),
     )
     generated = pipeline.generate_sources(prepared, target, clock)
     with tempfile.TemporaryDirectory(prefix="tinydeploy-") as temporary:

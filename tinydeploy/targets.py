@@ -28,12 +28,17 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Memory(_Table, frozen=True, kw_only=True):
-    """Describe one memory; `base` is an address, `size` is in bytes."""
+    """Describe one memory; `base` is an address, `size` is in bytes.
+
+    `cost` is how many cycles an aligned 32-bit access takes more than in the core's fastest
+    memory, on average: it decides what lies where when not everything fits one memory.
+    """
 
     name: str
     kind: Literal["flash", "ram"]
     base: int
     size: int
+    cost: float = 0.0
 
 
 class Placement(_Table, frozen=True, kw_only=True):
@@ -133,6 +138,13 @@ class Target(_Table, frozen=True, kw_only=True):
         raise UsageError(f"target {self.name} has no memory for its {part}")
 
     @property
+    def slow_flash(self) -> Memory | None:
+        """Return the memory for constants that the memory of the code has no room for."""
+        taken = (self.memory("code"), self.memory("vectors"))
+        others = [m for m in self.memories if m.kind == "flash" and m not in taken]
+        return min(others, key=lambda m: m.cost, default=None)
+
+    @property
     def flash_bytes(self) -> int:
         """Return the bytes of the memory that holds code and constants."""
         return self.memory("code").size
@@ -225,6 +237,8 @@ def _number_problem(target: Target) -> str:
         ("chunk_bytes", target.chunk_bytes, 128, 32_768),
     ]
     for memory in target.memories:
+        if not 0 <= memory.cost <= 10_000:  # false for NaN, too
+            return f"cost of {memory.name} = {memory.cost} must be 0 to 10000 cycles"
         limits.append((f"base of {memory.name}", memory.base, 0, 2**32 - 1))
         limits.append((f"size of {memory.name}", memory.size, 1, 2**32 - memory.base))
     for field, value, least, most in limits:

@@ -114,6 +114,7 @@ def build_firmware(
         max_steps=max_steps,
         extra_flags=extra_flags,
         code_in_ram=code_in_ram,
+        arenas=arenas,
     )
     for name, content in model_sources.items():
         files[f"model/{name}"] = content
@@ -153,11 +154,13 @@ def firmware_files(
     root = resources.folder("firmware")
     sources = _firmware_sources(root, target)
     files = {f"firmware/{path.name}": path.read_bytes() for path in sources}
+    slow = target.slow_flash
     placement = {
         "vectors": target.memory("vectors").name,
         "code": target.memory("code").name,
         "data": target.memory("data").name,
         "arena": (arenas[0].memory if arenas else "") or target.memory("arena").name,
+        "slow": slow.name if slow and not host else "",
         "inputs": max((m for m in target.memories if m.kind == "ram"), key=lambda m: m.size).name,
         "fast": target.memory("fast").name if code_in_ram else "",
     }
@@ -172,7 +175,7 @@ def firmware_files(
         "core_flags": (*target.toolchain.flags, *(("-pthread",) if host else ()), *extra_flags),
         "link_flags": _link_flags(host),
         "linker_script": not host,
-        "products": ("firmware.elf",) if host else ("firmware.elf", "firmware.bin", "firmware.hex"),
+        "products": _products(host, slow is not None),
         "model_stems": sorted(name[:-2] for name in model_files if name.endswith(".c")),
         "firmware_stems": sorted(path.stem for path in sources if path.suffix == ".c"),
     }
@@ -182,6 +185,14 @@ def firmware_files(
         folder = root / "arch" / _ARCHITECTURE_FOLDERS[target.architecture]
         files["firmware/link.ld"] = _render(folder, "link.ld.j2", values)
     return files
+
+
+def _products(host: bool, slow: bool) -> tuple[str, ...]:
+    """Return the files that make leaves; constants in a second flash are an image of their own."""
+    if host:
+        return ("firmware.elf",)
+    images = ("firmware.elf", "firmware.bin", "firmware.hex")
+    return (*images, "firmware_slow.bin") if slow else images
 
 
 def _firmware_sources(root: Path, target: Target) -> list[Path]:

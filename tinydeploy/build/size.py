@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,15 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import Section, Symbol, SymbolTableSection
 
 from tinydeploy.errors import FitError, ToolchainError
+from tinydeploy.plan.layout import Arena
+from tinydeploy.plan.memories import Room
 from tinydeploy.targets import Target
 
 _WRITE, _ALLOCATE, _EXECUTE = 1, 2, 4  # sh_flags, System V ABI, "Sections"
 _DIGEST_BYTES = 16
+
+_KERNEL_BYTES, _NODE_BYTES = 2_560, 128  # code of a kernel; code and parameters of a node
+_SPARE_RAM_BYTES = 320  # by which FIRMWARE_RAM_BYTES may be too low, and alignment
 
 # What the firmware itself takes at least, without a model: lower bounds, so that check_fit refuses
 # only what cannot fit (tests/qemu/test_firmware_build.py holds them to the builds).
@@ -29,7 +35,9 @@ class Sizes:
     `code_bytes` and `const_bytes` count the whole program, `model_*` only what came from the
     model's own sources and survived the linker. `flash_bytes` is code, constants and the initial
     image of .data; `ram_bytes` is data, bss, arenas, the stack reserve and code that runs from RAM;
-    `input_bytes` are besides: they stand in for inputs in flash.
+    `input_bytes` are besides: they stand in for inputs in flash. `slow_const_bytes` are those of
+    the model's constants that lie in the second flash memory; `memories` has the bytes used of each
+    memory by name.
     """
 
     code_bytes: int
@@ -44,6 +52,8 @@ class Sizes:
     model_const_bytes: int
     code_in_ram_bytes: int
     input_bytes: int = 0
+    slow_const_bytes: int = 0
+    memories: tuple[tuple[str, int], ...] = ()
 
 
 def measure(elf: Path, target: Target, model_objects: tuple[Path, ...]) -> Sizes:
@@ -66,15 +76,18 @@ def measure(elf: Path, target: Target, model_objects: tuple[Path, ...]) -> Sizes
         else:
             by_name = {s.name: int(s["sh_size"]) for s in sections}
             code = sum(by_name.get(n, 0) for n in (".vectors", ".model_text", ".text"))
-            const = sum(by_name.get(n, 0) for n in (".model_rodata", ".rodata"))
+            slow = by_name.get(".model_slow", 0)
+            const = sum(by_name.get(n, 0) for n in (".model_rodata", ".rodata")) + slow
             data, stack = by_name.get(".data", 0), by_name.get(".stack", 0)
             bss = by_name.get(".bss", 0) + by_name.get(".td_noinit", 0)
             model_code = by_name.get(".model_text", 0)
-            model_const = by_name.get(".model_rodata", 0)
+            model_const = by_name.get(".model_rodata", 0) + slow
             moved = _in_ram(sections, target)
+            memories = _used(sections, target, data + moved)
     if target.architecture == "host":
         model_code, model_const = _object_sizes(model_objects)
-        moved = 0
+        moved = slow = 0
+        memories = ()
     return Sizes(
         code_bytes=code,
         const_bytes=const,
@@ -88,6 +101,8 @@ def measure(elf: Path, target: Target, model_objects: tuple[Path, ...]) -> Sizes
         model_const_bytes=model_const,
         code_in_ram_bytes=moved,
         input_bytes=inputs,
+        slow_const_bytes=slow,
+        memories=memories,
     )
 
 
@@ -100,6 +115,18 @@ def _in_ram(sections: list[Section], target: Target) -> int:
             if any(m.base <= address < m.base + m.size for m in ram):
                 return int(section["sh_size"])
     return 0
+
+
+def _used(sections: list[Section], target: Target, images: int) -> tuple[tuple[str, int], ...]:
+    """Return the bytes used of each memory; `images` are what the start-up copies from flash."""
+    used = {m.name: 0 for m in target.memories}
+    used[target.memory("code").name] += images
+    for section in sections:
+        for m in target.memories:
+            inside = m.base <= section["sh_addr"] < m.base + m.size
+            if inside and section.name != ".td_inputs":
+                used[m.name] += int(section["sh_size"])
+    return tuple(used.items())
 
 
 def section_range(elf: Path, name: str) -> tuple[int, int]:
@@ -127,36 +154,83 @@ def symbol_address(elf: Path, name: str) -> int:
         return int(_symbol(_open(file, elf), name)["st_value"])
 
 
+def rooms_of(target: Target) -> tuple[Room, ...]:
+    """Return the memories that can hold an arena: where the board file wants it, then the others.
+
+    Beside the firmware's own bytes in the memory of its data.
+    """
+    home, data = target.memory("arena"), target.memory("data")
+    own = _own_ram(target, 256) + _SPARE_RAM_BYTES
+    others = [m for m in target.memories if m.kind == "ram" and m != home]
+    return tuple(
+        Room(m.name, max(m.size - (own if m == data else 0), 0), m.cost) for m in (home, *others)
+    )
+
+
+def const_room(target: Target, functions: Sequence[str]) -> int | None:
+    """Return the bytes for constants in the memory of the code, None without another flash memory.
+
+    What the model's code will take is known after the build only: this keeps off more than any
+    measured model took, so that a few constants may lie in the slow memory for nothing.
+    """
+    if target.slow_flash is None:
+        return None
+    code = _KERNEL_BYTES * len(set(functions)) + _NODE_BYTES * len(functions)
+    return max(target.memory("code").size - FIRMWARE_FLASH_BYTES - code, 0)
+
+
+def _own_ram(target: Target, max_steps: int) -> int:
+    """Return what the firmware itself takes at least in the memory of its data."""
+    counters = 4 * (max_steps - 256)
+    return FIRMWARE_RAM_BYTES + target.chunk_bytes + counters + target.stack_bytes
+
+
 def check_fit(
-    target: Target, arena_bytes: int, const_bytes: int, code_bytes: int = 0, max_steps: int = 256
+    target: Target,
+    arena_bytes: int,
+    const_bytes: int,
+    code_bytes: int = 0,
+    max_steps: int = 256,
+    arenas: tuple[Arena, ...] = (),
+    slow_const_bytes: int = 0,
 ) -> None:
     """Raise FitError when a model cannot fit a target, before anything is built.
 
     `const_bytes` and `code_bytes` are the model's own; what the firmware takes at least is added.
+    `arenas` says where the arena lies when there are several; `slow_const_bytes` are the constants
+    in the second flash memory, out of `const_bytes`.
     What passes here can still fail in the linker, which has the last word (build_firmware).
     """
-    code, arena, data = target.memory("code"), target.memory("arena"), target.memory("data")
-    own_flash = FIRMWARE_FLASH_BYTES
-    own_ram = FIRMWARE_RAM_BYTES + target.chunk_bytes + 4 * (max_steps - 256) + target.stack_bytes
+    code, home, data = target.memory("code"), target.memory("arena"), target.memory("data")
+    own_flash, own_ram = FIRMWARE_FLASH_BYTES, _own_ram(target, max_steps)
     problems = []
+    const_bytes -= slow_const_bytes
     flash = const_bytes + code_bytes + own_flash
     if flash > code.size:
         problems.append(
             f"flash ({code.name}): {flash:,} bytes needed ({const_bytes:,} constants, "
             f"{code_bytes:,} model code, {own_flash:,} firmware), {code.size:,} available"
         )
-    shared = own_ram if arena.name == data.name else 0
-    if arena_bytes + shared > arena.size:
-        parts = f"{arena_bytes:,} arena" + (f", {shared:,} stack and firmware" if shared else "")
+    slow = target.slow_flash
+    if slow_const_bytes and (slow is None or slow_const_bytes > slow.size):
         problems.append(
-            f"RAM ({arena.name}): {arena_bytes + shared:,} bytes needed ({parts}), "
-            f"{arena.size:,} available"
+            f"flash ({slow.name if slow else 'none'}): {slow_const_bytes:,} bytes of constants, "
+            f"{slow.size if slow else 0:,} available"
         )
-    if arena.name != data.name and own_ram > data.size:
-        problems.append(
-            f"RAM ({data.name}): {own_ram:,} bytes needed (stack and firmware), "
-            f"{data.size:,} available"
-        )
+    places = {a.memory: a.bytes for a in arenas} or {home.name: arena_bytes}
+    for memory in target.memories:
+        own = own_ram if memory == data else 0
+        arena = places.get(memory.name, 0)
+        if arena + own > memory.size:
+            parts = [f"{arena:,} arena"] if arena else []
+            parts += [f"{own:,} stack and firmware"] if own else []
+            problems.append(
+                f"RAM ({memory.name}): {arena + own:,} bytes needed ({', '.join(parts)}), "
+                f"{memory.size:,} available"
+            )
+            others = [r.memory for r in rooms_of(target)[1:]]
+            if memory == home and arena and not arenas and others:
+                problems.append(f"it cannot be divided over {', '.join(others)} either")
     if problems:
         raise FitError(
             f"the model does not fit {target.name}",

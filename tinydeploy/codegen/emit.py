@@ -20,7 +20,9 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import RowSource, op_named
 from tinydeploy.plan.layout import MemoryPlan
 
-_C_TYPES = {"int8": "int8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t"}
+_C_TYPES = {
+    f"{sign}int{bits}": f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,15 @@ class Provenance:
 class GeneratedModel:
     """Hold the C sources of a network.
 
-    digest: 16 bytes by which a device names the model it runs; const_bytes: weights and tables.
+    digest: 16 bytes by which a device names the model it runs; const_bytes: weights and tables;
+    slow_const_bytes: those of them that are marked TD_CONST_SLOW.
     """
 
     name: str
     sources: SourceTree
     digest: bytes
     const_bytes: int
+    slow_const_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -53,6 +57,8 @@ class _Constants:
     prefix: str
     by_content: dict[tuple[str, bytes], str] = field(default_factory=dict)
     arrays: list[dict[str, Any]] = field(default_factory=list)
+    reads: dict[str, float] = field(default_factory=dict)
+    pixels: float = 0.0
 
     def name(self, array: NDArray[Any], suggestion: str) -> str:
         key = (array.dtype.name, array.tobytes())
@@ -62,14 +68,40 @@ class _Constants:
             self.arrays.append(
                 {"symbol": symbol, "type": _C_TYPES[array.dtype.name], "array": array}
             )
-        return self.by_content[key]
+        symbol = self.by_content[key]
+        self.reads[symbol] = self.reads.get(symbol, 0.0) + self.pixels
+        return symbol
+
+    def slowest(self, room: int) -> set[str]:
+        """Return the constants to put elsewhere so that the others take at most `room` bytes.
+
+        Those that are read least often per byte, as few as will do.
+        """
+        order = sorted(self.arrays, key=lambda a: (self.reads[a["symbol"]], -a["array"].nbytes))
+        excess = sum(a["array"].nbytes for a in order) - room
+        moved: dict[str, int] = {}
+        for a in order:
+            if excess > 0:
+                moved[a["symbol"]] = a["array"].nbytes
+                excess -= a["array"].nbytes
+        for symbol, size in reversed(list(moved.items())):
+            if excess + size <= 0:  # it can stay, after all
+                excess += size
+                del moved[symbol]
+        return {*moved}
 
 
 def generate(
-    graph: Graph, plan: MemoryPlan, profile: IntegerProfile, provenance: Provenance
+    graph: Graph,
+    plan: MemoryPlan,
+    profile: IntegerProfile,
+    provenance: Provenance,
+    const_room: int | None = None,
 ) -> GeneratedModel:
     """Return the C sources of a network: public header, code, kernels, weights, and the adapter
     that the firmware links (`firmware_model.c`).
+
+    Constants beyond `const_room` bytes are marked TD_CONST_SLOW, those read least per byte first.
     """
     name = names.identifier(graph.name)
     constants = _Constants(name)
@@ -85,6 +117,7 @@ def generate(
     ]
     for s, loads in zip(segments, _loads(graph, plan, regions), strict=True):
         s["loads"] = loads
+    slow = constants.slowest(const_room) if const_room is not None else set()
     kernels = {n["function"]: n for s in segments for n in s["nodes"]}
     shared = {
         "name": name,
@@ -102,6 +135,7 @@ def generate(
         "memory": f"const {name}_memory *m" if len(regions) > 1 else "int8_t *arena",
         "segments": segments,
         "constants": constants.arrays,
+        "slow": slow,
         "inputs": _border(graph, plan, regions, graph.inputs, graph.float_inputs),
         "outputs": _border(graph, plan, regions, graph.outputs, graph.float_outputs),
         "kernel_sources": [
@@ -120,8 +154,9 @@ def generate(
     }
     digest = bytes.fromhex(SourceTree.of(files).digest())[:16]
     files["firmware_model.c"] = render("firmware_model.c.j2", digest=digest, **shared)
+    sizes = {c["symbol"]: c["array"].nbytes for c in constants.arrays}
     return GeneratedModel(
-        name, SourceTree.of(files), digest, sum(c["array"].nbytes for c in constants.arrays)
+        name, SourceTree.of(files), digest, sum(sizes.values()), sum(sizes[s] for s in slow)
     )
 
 
@@ -139,6 +174,7 @@ def _step(
     assert kernel is not None
     site = selection.site(graph, position, profile)
     call = site.call
+    constants.pixels = call.output.elements / (call.output.shape[-1] if call.output.shape else 1)
     region = None if kernel.whole(site) else op.region(call)
     rows = op.rows(call) if region is not None else 1
     if kernel.accumulators:
@@ -283,7 +319,9 @@ def _base(
 ) -> str:
     data = graph.tensors[index].data
     if data is not None:
-        return constants.name(data, f"node{position}_input{slot}")
+        symbol = constants.name(data, f"node{position}_input{slot}")
+        # Rows are pointers to bytes, whatever the elements.
+        return symbol if data.dtype == np.int8 else f"(const int8_t *){symbol}"
     return expression(regions, plan.offset_of(index))
 
 

@@ -61,18 +61,86 @@ def allocate_exact(
     else:
         model.add_no_overlap_2d(lives, spans)
     model.minimize(height)
-    solver = cp_model.CpSolver()
-    # The same answer on every machine: one worker, stopped by work done and not by the clock.
-    solver.parameters.max_deterministic_time = seconds
-    solver.parameters.max_time_in_seconds = 20 * seconds
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = 0
+    solver = _solver(cp_model, seconds)
     status = solver.solve(model)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return list(hint), arena_bytes, bound * ALIGNMENT
     offsets = [int(solver.value(s)) * ALIGNMENT for s in starts]
     proven = int(solver.best_objective_bound) * ALIGNMENT
     return offsets, int(solver.objective_value) * ALIGNMENT, proven
+
+
+def assign_exact(
+    buffers: Sequence[Buffer],
+    sizes: Sequence[int],
+    costs: Sequence[Sequence[int]],
+    pairs: Pairs,
+    hint: Sequence[tuple[int, int]] | None,
+    seconds: float,
+) -> list[tuple[int, int]] | None:
+    """Return (memory, offset) per buffer at least cost, then in fewest bytes; None: none found.
+
+    sizes: bytes of each memory; costs: of each buffer in each memory. The memories lie one behind
+    the other here, so that buffers of different ones cannot meet. `hint` is an answer to begin
+    with. Raises UsageError without the extra `solver`.
+    """
+    try:
+        from ortools.sat.python import cp_model
+    except ImportError:
+        raise UsageError(
+            "the exact allocator needs ortools", "", "pip install 'tinydeploy[solver]'"
+        ) from None
+    model = cp_model.CpModel()
+    most = sum(b.bytes for b in buffers)  # more is of no use
+    limits = [min(size, most) // ALIGNMENT for size in sizes]
+    bases = [sum(limits[:m]) for m in range(len(limits))]
+    heights = [model.new_int_var(0, limit, f"height{m}") for m, limit in enumerate(limits)]
+    starts, lives, spans, inside = [], [], [], []
+    for k, b in enumerate(buffers):
+        size = b.bytes // ALIGNMENT
+        start = model.new_int_var(0, max(sum(limits) - size, 0), f"offset{k}")
+        here = [model.new_bool_var(f"buffer{k}in{m}") for m in range(len(limits))]
+        model.add_exactly_one(here)
+        for m, chosen in enumerate(here):
+            model.add(start >= bases[m]).only_enforce_if(chosen)
+            model.add(start + size <= bases[m] + heights[m]).only_enforce_if(chosen)
+            if hint:
+                model.add_hint(chosen, hint[k][0] == m)
+        if hint:
+            model.add_hint(start, bases[hint[k][0]] + hint[k][1] // ALIGNMENT)
+        starts.append(start)
+        inside.append(here)
+        spans.append(model.new_fixed_size_interval_var(start, size, f"bytes{k}"))
+        lives.append(model.new_fixed_size_interval_var(b.first, b.last - b.first + 1, f"life{k}"))
+    if pairs:
+        for j, i in combinations(range(len(buffers)), 2):
+            if buffers[i].first <= buffers[j].last and buffers[j].first <= buffers[i].last:
+                _keep_apart(model, buffers, pairs, starts, i, j)
+    else:
+        model.add_no_overlap_2d(lives, spans)
+    price = sum(c * x for c_k, x_k in zip(costs, inside, strict=True)
+                for c, x in zip(c_k, x_k, strict=True))  # fmt: skip
+    model.minimize(price * (sum(limits) + 1) + sum(heights))
+    solver = _solver(cp_model, seconds)
+    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return None
+    found = []
+    for k in range(len(buffers)):
+        m = next(m for m, x in enumerate(inside[k]) if solver.value(x))
+        found.append((m, (int(solver.value(starts[k])) - bases[m]) * ALIGNMENT))
+    return found
+
+
+def _solver(cp_model: Any, seconds: float) -> Any:
+    """Return a solver that gives the same answer on every machine: one worker, stopped by work done
+    and not by the clock.
+    """
+    solver = cp_model.CpSolver()
+    solver.parameters.max_deterministic_time = seconds
+    solver.parameters.max_time_in_seconds = 20 * seconds
+    solver.parameters.num_workers = 1
+    solver.parameters.random_seed = 0
+    return solver
 
 
 def _keep_apart(

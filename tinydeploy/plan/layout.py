@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tinydeploy.ops.base import Pace
@@ -73,6 +74,8 @@ class MemoryPlan:
     go on where the arena ends.
     several: the arenas, where there is more than one memory (plan.memories). Offsets count through
     all of them, in this order; no buffer lies in two.
+    pairs: (lower, upper) buffers that may share bytes though both are alive, and how far apart they
+    must begin (plan.arena).
     """
 
     buffers: tuple[Buffer, ...]
@@ -89,11 +92,21 @@ class MemoryPlan:
     streamed_input: bool = False
     outside: tuple[Buffer, ...] = ()
     several: tuple[Arena, ...] = ()
+    pairs: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     @property
     def arenas(self) -> tuple[Arena, ...]:
         """Return the arenas, of which there is at least one."""
         return self.several or (Arena("", self.arena_bytes),)
+
+    def arena_at(self, offset: int) -> Arena:
+        """Return the arena that holds an offset."""
+        end = 0
+        for arena in self.arenas:
+            end += arena.bytes
+            if offset < end:
+                return arena
+        return self.arenas[-1]
 
     @property
     def input(self) -> Literal["ram", "flash", "streamed"]:
@@ -140,6 +153,7 @@ def aligned(size: int, alignment: int = ALIGNMENT) -> int:
 def dump_plan(plan: MemoryPlan) -> str:
     """Return one line per segment and per buffer, for people and golden files."""
     lines = [f"arena {plan.arena_bytes} bound {plan.lower_bound_bytes} {plan.allocator}"]
+    lines += [f"  in {a.memory} {a.bytes}" for a in plan.several]
     lines += [f"  {s.kind} {' '.join(map(str, s.nodes))}" for s in plan.segments]
     for buffer, offset in zip(plan.buffers, plan.offsets, strict=True):
         places = ((t, buffer.start_of(t)) for t in buffer.tensors)

@@ -74,6 +74,7 @@ def placed(
         selection,
         streamed_input,
         needs.outside,
+        pairs=pairs or {},
     )
 
 
