@@ -134,7 +134,7 @@ def prepare(
     preferred: Callable[[Graph, IntegerProfile], Mapping[int, str]] = lambda graph, profile: {},
     wanted: Wanted = AUTO,
     rooms: Sequence[Room] = (),
-    calibration: Callable[[Graph], Calibration] | None = None,
+    calibration: Callable[[Graph], Calibration | None] | None = None,
 ) -> Prepared:
     """Import, rewrite and plan a model; raises ModelError or UsageError.
 

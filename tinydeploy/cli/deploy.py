@@ -20,6 +20,8 @@ from tinydeploy.cli import options
               help="Write one HTML page: fit, memory map, cost per layer, proof.")  # fmt: skip
 @click.option("--code-in-ram", is_flag=True,
               help="Run the model's code from the target's fast memory (TCM, SRAM).")  # fmt: skip
+@click.option("--calibration", type=click.Path(path_type=Path, dir_okay=False), default=None,
+              help="Samples to quantise a float model with; else those of --data.")  # fmt: skip
 @options.sampling
 @options.placing
 @options.PROFILE
@@ -30,6 +32,7 @@ from tinydeploy.cli import options
 @options.common
 def command(
     model: Path, target: str, out: Path | None, report: Path | None, code_in_ram: bool,
+    calibration: Path | None,
     inputs: Path | None, expect: Path | None,
     seed: int, samples: int | None, where: Any, port: str | None, timeout: float, link: Any,
     profile: str,
@@ -38,14 +41,15 @@ def command(
     dump_after: str | None, as_json: bool,
     verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
-    """Take MODEL (.tflite) to firmware for a target, run it there and prove it bit-exact.
+    """Take MODEL to firmware for a target, run it there and prove it bit-exact.
 
-    Every output of the device must equal the integer reference. Exit codes: 2 usage, 3 model,
-    4 does not fit, 5 toolchain, 6 device, 7 mismatch.
+    A float MODEL is quantised to int8 first; 'tinydeploy quantize' does so with more say. Every
+    output of the device must equal the integer reference. Exit codes: 2 usage, 3 model, 4 does
+    not fit, 5 toolchain, 6 device, 7 mismatch.
     """
     from tinydeploy import pipeline, tuning
     from tinydeploy.build.size import rooms_of
-    from tinydeploy.cli.outcome import choose_samples, finish
+    from tinydeploy.cli.outcome import choose_samples, finish, load_calibration
     from tinydeploy.report.memory_map import memory_map_svg
     from tinydeploy.targets import load_target
 
@@ -64,6 +68,7 @@ def command(
                 lambda graph, semantics: tuning.preferred(graph, semantics, board, optimize),
                 options.wanted(schedule, ram, input_from, mac_factor),
                 rooms_of(board),
+                lambda graph: load_calibration(graph, calibration or inputs),
             )
             options.dump(prepared, dump_after)
             chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+from numpy.typing import NDArray
 
 from tinydeploy.build.firmware import Firmware
 from tinydeploy.cli.options import Screen
@@ -15,7 +17,10 @@ from tinydeploy.report.assemble import assemble
 from tinydeploy.report.document import Document, to_json
 from tinydeploy.report.terminal import mismatch_text, show_document
 from tinydeploy.targets import Target
+from tinydeploy.verify.floats import load_floats
 from tinydeploy.verify.samples import Samples, load_samples, random_samples
+
+Array = NDArray[Any]
 
 
 def choose_samples(
@@ -27,6 +32,11 @@ def choose_samples(
     if expect is not None:
         raise UsageError("--expect needs --inputs", "expected outputs belong to given inputs")
     return random_samples(graph, count or 8, seed)
+
+
+def load_calibration(graph: Graph, path: Path | None) -> tuple[tuple[Array, ...], ...] | None:
+    """Return the samples to quantise a float network with, None where there are none."""
+    return load_floats(graph, path).inputs if path else None
 
 
 def finish(

@@ -55,13 +55,15 @@ def load_samples(
 ) -> Samples:
     """Read inputs (arrays in0, in1, ... or the tensors' names, samples along the first axis).
 
+    Where the model takes real numbers, float0, float1, ... come first.
+
     Expected outputs come from `expect` (out0, out1, ... or names), labels from an array `labels`
     in either file. Raises UsageError for anything that does not fit the network.
     """
     given = read_npz(inputs)
     columns = [
-        _input_column(graph, slot, pick(given, f"in{slot}", graph.tensors[i], inputs), inputs)
-        for slot, i in enumerate(graph.inputs)
+        _input_column(graph, slot, _given(given, graph, slot, inputs), inputs)
+        for slot in range(len(graph.inputs))
     ]
     count = len(columns[0])
     if any(len(c) != count for c in columns) or count == 0:
@@ -127,6 +129,13 @@ def read_npz(path: Path) -> dict[str, Array]:
             f"{path} cannot be read as .npz", str(error).splitlines()[0] if str(error) else "",
             "write it with numpy.savez(path, in0=...)",
         ) from error  # fmt: skip
+
+
+def _given(arrays: Mapping[str, Array], graph: Graph, slot: int, path: Path) -> Array:
+    real = f"float{slot}"
+    if slot in graph.float_inputs and real in arrays:
+        return arrays[real]
+    return pick(arrays, f"in{slot}", graph.tensors[graph.inputs[slot]], path)
 
 
 def pick(arrays: Mapping[str, Array], key: str, tensor: Tensor, path: Path) -> Array:
