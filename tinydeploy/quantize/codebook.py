@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydeploy.quantize.weights import QuantizedWeights, per_channel
+from tinydeploy.quantize.weights import QuantizedWeights
 
 Reals = NDArray[np.float64]
 
@@ -65,12 +65,6 @@ def quantize_to_codebook(
         scales.astype(np.float32),
         axis,
     )
-
-
-def squared_error(weights: NDArray[np.float32], stored: QuantizedWeights) -> float:
-    """Return the sum of squared differences between weights and what is stored of them."""
-    scales = per_channel(stored.scales, weights.ndim, stored.axis).astype(np.float64)
-    return float(((stored.values * scales - weights) ** 2).sum())
 
 
 def _best_scales(rows: Reals, grid: Reals, least: Reals) -> tuple[Reals, Reals]:
@@ -134,5 +128,3 @@ def _lloyd(scaled: Reals, importance: Reals) -> Reals:
     # A weight of exactly zero stays so: what has none but zeros can be left out of a network.
     centroids[np.abs(centroids).argmin()] = 0
     return np.unique(np.clip(np.rint(centroids), -_LARGEST, _LARGEST))
-
-

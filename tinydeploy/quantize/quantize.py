@@ -9,23 +9,20 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tinydeploy.importers import tdm
-from tinydeploy.ir import DType, Graph, Node
+from tinydeploy.ir import DType, Graph
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.passes.prune import remove_unused
 from tinydeploy.quantize.bias_correction import correct_biases
 from tinydeploy.quantize.calibrate import Progress, Statistics, calibrate, quiet
-from tinydeploy.quantize.codebook import quantize_to_codebook, squared_error
 from tinydeploy.quantize.equalize import equalize
+from tinydeploy.quantize.feedback import moments
 from tinydeploy.quantize.normal import WEIGHTS_AXIS, normalise
 from tinydeploy.quantize.ranges import METHODS
-from tinydeploy.quantize.rewrite import bias_floor, store_activations, to_integer
-from tinydeploy.quantize.squant import squant
-from tinydeploy.quantize.weights import QuantizedWeights, quantize_weights, to_nearest
+from tinydeploy.quantize.rewrite import store_activations, to_integer
+from tinydeploy.quantize.rounding import store_weights
 
 Array = NDArray[Any]
 Samples = Sequence[Sequence[Array]]
-
-ROUNDINGS = {"nearest": to_nearest, "squant": squant}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,7 @@ class Settings:
     activations: int8 or int16.
     weight_bits: of all weights; `node_bits` has exceptions by position of the node.
     ranges: a name of ranges.METHODS.
-    rounding: "nearest" or "squant".
+    rounding: one of rounding.ROUNDINGS.
     equalize, correct_bias: whether to use those methods.
     codebooks: whether weights of 4 bits may be indices into 16 values of their tensor's own.
     """
@@ -49,6 +46,10 @@ class Settings:
     correct_bias: bool = False
     codebooks: bool = False
 
+    def bits_of(self, position: int) -> int:
+        """Return how many bits a node's weights have."""
+        return self.node_bits.get(position, self.weight_bits)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantized:
@@ -58,6 +59,7 @@ class Quantized:
     integers: Graph
     statistics: Mapping[int, Statistics]
     settings: Settings
+    samples: Samples
     warnings: tuple[str, ...] = ()
 
     def weighted(self, position: int) -> bool:
@@ -66,7 +68,7 @@ class Quantized:
 
     def bits_of(self, position: int) -> int:
         """Return how many bits a node's weights have."""
-        return self.settings.node_bits.get(position, self.settings.weight_bits)
+        return self.settings.bits_of(position)
 
     @property
     def model(self) -> Graph:
@@ -93,27 +95,13 @@ def quantize(
     method = METHODS[settings.ranges]
     ranges = {i: method(s, bits) for i, s in statistics.items()}
     stored = store_activations(floats, ranges, settings.activations)
-    weights = {
-        position: _weights(floats, node, settings, position, bias_floor(floats, node, stored))
-        for position, node in enumerate(floats.nodes)
-        if node.op in WEIGHTS_AXIS and floats.tensor(node.inputs[1]).constant
-    }
+    seen = {}
+    if settings.rounding == "feedback":
+        seen = moments(floats, samples, settings.correct_bias, progress)
+    weights = store_weights(
+        floats, stored, settings.bits_of, settings.rounding, settings.codebooks, seen
+    )
     integers = to_integer(floats, stored, weights)
     if settings.correct_bias:
         integers = correct_biases(floats, integers, samples, progress)
-    return Quantized(floats, integers, statistics, settings)
-
-
-def _weights(
-    floats: Graph, node: Node, settings: Settings, position: int, floor: Array | float
-) -> QuantizedWeights:
-    """Return the stored weights of a node, in a codebook where that is nearer than 4 bits."""
-    data, axis = floats.tensor(node.inputs[1]).data, WEIGHTS_AXIS[node.op]
-    assert data is not None
-    bits = settings.node_bits.get(position, settings.weight_bits)
-    uniform = quantize_weights(data, axis, bits, ROUNDINGS[settings.rounding], floor)
-    if bits != 4 or not settings.codebooks:
-        return uniform
-    book = quantize_to_codebook(data, axis, floor)
-    nearest = quantize_weights(data, axis, bits, floor=floor)
-    return book if squared_error(data, book) < squared_error(data, nearest) else uniform
+    return Quantized(floats, integers, statistics, settings, samples)

@@ -51,7 +51,8 @@ def to_nearest(scaled: Floats, axis: int, largest: int) -> Integers:
 def scales_by_maximum(weights: Floats, axis: int, bits: int) -> NDArray[np.float32]:
     """Return the scale per channel that spans its largest weight; 0 for a channel of zeros."""
     others = tuple(k for k in range(weights.ndim) if k != axis)
-    return (np.abs(weights).max(axis=others) / largest_of(bits)).astype(np.float32)
+    scales: Floats = (np.abs(weights).max(axis=others) / largest_of(bits)).astype(np.float32)
+    return scales
 
 
 def scales_by_error(weights: Floats, axis: int, bits: int, candidates: int = 60) -> Floats:
