@@ -45,3 +45,37 @@ def residual_network(seed: int = 0, size: int = 10, channels: int = 8) -> bytes:
     b.operator("FULLY_CONNECTED", [flat, weights(4, channels), bias(4)], scores)
     b.operator("SOFTMAX", [scores], shares, Beta=1.0)
     return b.build([image], [shares])
+
+
+def float_network(seed: int = 0, poison: float = 0.0) -> bytes:
+    """Return a float .tflite whose batch normalisation and clamps are nodes of their own.
+
+    `poison` replaces one weight where it is not 0.
+    """
+    rng = np.random.default_rng(seed)
+    b = Builder()
+
+    def value(*shape: int) -> int:
+        return b.tensor(shape, "float32", None)
+
+    def constant(*shape: int, low: float = -1.0, high: float = 1.0) -> int:
+        return b.constant(rng.uniform(low, high, shape).astype(np.float32), "float32")
+
+    window = {"StrideH": 1, "StrideW": 1, "DilationHFactor": 1, "DilationWFactor": 1}
+    filters = rng.uniform(-0.5, 0.5, (6, 3, 3, 3)).astype(np.float32)
+    filters[0, 0, 0, 0] = poison or filters[0, 0, 0, 0]
+    image, stem, scaled, shifted, clamped = value(1, 8, 8, 3), *(value(1, 8, 8, 6) for _ in "1234")
+    b.operator("CONV_2D", [image, b.constant(filters, "float32"), constant(6)], stem, **window)
+    b.operator("MUL", [stem, constant(6, low=0.5, high=2)], scaled)
+    b.operator("ADD", [scaled, constant(6)], shifted)
+    b.operator("RELU6", [shifted], clamped)
+    depth, scaled_depth, total = (value(1, 8, 8, 6) for _ in range(3))
+    b.operator("DEPTHWISE_CONV_2D", [clamped, constant(1, 3, 3, 6), constant(6)], depth,
+               **window, DepthMultiplier=1)  # fmt: skip
+    b.operator("MUL", [constant(1, 1, 1, 6), depth], scaled_depth)
+    b.operator("ADD", [clamped, scaled_depth], total, FusedActivationFunction=1)
+    pooled, score, probability = value(1, 6), value(1, 1), value(1, 1)
+    b.operator("MEAN", [total, b.constant([1, 2])], pooled, KeepDims=False)
+    b.operator("FULLY_CONNECTED", [pooled, constant(1, 6), constant(1)], score)
+    b.operator("LOGISTIC", [score], probability)
+    return b.build([image], [probability])

@@ -6,12 +6,14 @@ Operators check what they support (ops/*.py, `checks`); here are the claims that
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from tinydeploy.errors import ModelError
 from tinydeploy.ir import DType
 from tinydeploy.ops import Call, Op
 from tinydeploy.ops import _pool as pool
 from tinydeploy.ops import _window as window
+from tinydeploy.ops.base import ACTIVATIONS
 
 MAX_NODES = 10_000
 MAX_TENSORS = 50_000
@@ -93,6 +95,7 @@ def _check_axis(call: Call, axis: int) -> None:
 def _check_padding(op: Op, call: Call) -> None:
     """Refuse windows that reach so far beyond the image that it is nearly all padding."""
     attributes = call.attributes
+    _check_window(op, call, getattr(attributes, "window", attributes))
     if isinstance(attributes, window.Window):
         sizes = tuple(call.input(1).shape[1:3])
         dilations = (attributes.dilation_h, attributes.dilation_w)
@@ -112,3 +115,20 @@ def _check_padding(op: Op, call: Call) -> None:
             f"{list(sizes)} with dilation {list(dilations)} over {list(image[1:3])}",
             where=call.node.name,
         )
+
+
+def _check_window(op: Op, call: Call, attributes: Any) -> None:
+    """Refuse steps that are not positive, negative padding and names that nothing knows."""
+    wrong = getattr(attributes, "activation", "NONE") not in ACTIVATIONS
+    if isinstance(attributes, window.Window):
+        w = attributes
+        steps = [w.stride_h, w.stride_w, w.dilation_h, w.dilation_w]
+        if isinstance(call.attributes, pool.Attributes):
+            steps += [call.attributes.kernel_h, call.attributes.kernel_w]
+        pads = (w.pad_top or 0, w.pad_bottom, w.pad_left, w.pad_right)
+        wrong |= w.padding not in ("SAME", "VALID") or min(steps) < 1 or min(pads) < 0
+    if wrong:
+        raise ModelError(
+            f"{op.name} with such options is not supported", f"{call.attributes}"[:200],
+            where=call.node.name,
+        )  # fmt: skip

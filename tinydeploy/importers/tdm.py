@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import typing
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ _MAX_ENTRIES = 20_000
 _WHEN = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows: equal models give equal files
 _DAMAGE = (
     KeyError, ValueError, TypeError, IndexError, OverflowError, EOFError, OSError,
-    zipfile.BadZipFile, NotImplementedError, RuntimeError, RecursionError, AssertionError,
+    zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError,
+    RecursionError, AssertionError, AttributeError, ArithmeticError, SyntaxError, MemoryError,
 )  # fmt: skip
 
 
@@ -184,7 +187,7 @@ def _graph(model: _Model, archive: zipfile.ZipFile) -> Graph:
             data = constant(np.load(raw, allow_pickle=False))
         q = t.quantization
         if q is not None:
-            _check_quantization(q, index)
+            _check_quantization(q, DType(t.dtype), index)
         tensors.append(
             Tensor(
                 "".join(c if " " <= c <= "~" else "?" for c in t.name[:96]),
@@ -231,11 +234,12 @@ def _axes(
     return tuple(map(tuple, given))
 
 
-def _check_quantization(q: _Quantization, index: int) -> None:
+def _check_quantization(q: _Quantization, dtype: DType, index: int) -> None:
     usual = all(2.0**-100 <= s <= 2.0**100 for s in q.scales)  # False for NaN, too
     if not q.scales or not usual or len(q.zero_points) not in (1, len(q.scales)):
         raise ValueError(f"tensor {index} has scales that are no positive numbers of usual size")
-    if not all(-32768 <= z <= 32767 for z in q.zero_points):
+    low, high = dtype.bounds if dtype is not DType.FLOAT32 else (0, 0)
+    if not all(low <= z <= high for z in q.zero_points):
         raise ValueError(f"tensor {index} has zero points out of range")
 
 

@@ -215,6 +215,11 @@ class _Reader:
             for j, shape in zip(new_outs, op.shape(call), strict=True):
                 check_shape(shape, tensors[j].name)
                 tensors[j] = replace(tensors[j], shape=tuple(int(s) for s in shape))
+            source = call.input()
+            if op.name == "DEQUANTIZE" and source.constant and source.dtype is DType.FLOAT32:
+                # It widens halves, which reading them did already.
+                tensors[new_outs[0]] = replace(tensors[new_outs[0]], data=source.data)
+                continue
             nodes.append(node)
         return Graph(
             self.name,
@@ -265,19 +270,23 @@ class _Reader:
         shape = tuple(int(stored.Shape(k)) for k in range(rank))
         check_shape(shape, name)
         kind = self.type_names.get(stored.Type(), str(stored.Type())).lower()
-        packed = kind == "int4"
+        # Constants alone may be of these types; the others' values widen exactly.
+        packed, half = kind == "int4", kind == "float16"
         try:
-            dtype = DType.INT8 if packed else DType(kind)
+            dtype = DType.INT8 if packed else DType.FLOAT32 if half else DType(kind)
         except ValueError:
             raise ModelError(f"element type {kind} is not supported", where=name) from None
         quantization = self._quantization(stored, dtype, name)
-        data = self._data(stored, shape, dtype, name, packed)
-        if packed and data is None:
-            raise ModelError("only constants may be int4", where=name)
+        stored_type = np.dtype(np.float16) if half else dtype.numpy
+        data = self._data(stored, shape, stored_type, name, packed)
+        if (packed or half) and data is None:
+            raise ModelError(f"only constants may be {kind}", where=name)
+        if data is not None and half:
+            data = constant(data.astype(np.float32))
         return Tensor(name, shape, dtype, quantization, data)
 
     def _data(
-        self, stored: Any, shape: tuple[int, ...], dtype: DType, name: str, packed: bool
+        self, stored: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str, packed: bool
     ) -> NDArray[Any] | None:
         """Return a constant's values, None for a tensor without; packed ones are nibbles."""
         index = stored.Buffer()
@@ -289,17 +298,16 @@ class _Reader:
         if buffer is None or buffer.DataLength() == 0:
             return None
         raw = np.asarray(buffer.DataAsNumpy()).tobytes()
-        need = -(-math.prod(shape) // 2) if packed else math.prod(shape) * dtype.size
+        need = -(-math.prod(shape) // 2) if packed else math.prod(shape) * dtype.itemsize
         if len(raw) != need:
             raise ModelError(
                 "a constant does not hold as many bytes as its shape says",
-                f"{len(raw):,} bytes for {dtype.value}{list(shape)}, which needs {need:,}",
+                f"{len(raw):,} bytes for {dtype.name}{list(shape)}, which needs {need:,}",
                 where=name,
             )
         if packed:
             return constant(_unpack_nibbles(raw, math.prod(shape)).reshape(shape))
-        little = np.dtype(dtype.numpy).newbyteorder("<")
-        return constant(np.frombuffer(raw, little).astype(dtype.numpy).reshape(shape))
+        return constant(np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(shape))
 
     def _quantization(self, stored: Any, dtype: DType, name: str) -> Quantization | None:
         q = stored.Quantization()

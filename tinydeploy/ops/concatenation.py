@@ -56,6 +56,8 @@ def shapes_agree(call: Call) -> str | None:
     """All inputs have the same shape but for the joined axis; at most 32; rows join at batch 1."""
     axis = call.attributes.axis
     shapes = [t.shape for t in call.inputs if t is not None]
+    if not 0 <= axis < len(shapes[0]):
+        return f"axis {axis} of {list(shapes[0])}"
     if len({(len(s), *s[:axis], *s[axis + 1 :]) for s in shapes}) != 1 or len(shapes) > 32:
         return f"{[list(s) for s in shapes]} along axis {axis}"
     if axis + 4 - len(shapes[0]) < 2 and math.prod(shapes[0][:axis]) != 1:

@@ -11,7 +11,17 @@ from tinydeploy.ir import DType
 from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize, wrap32
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import Array, Call, Kernel, Op, Site, Stored, element_bits, int8_or_int16, portable
+from tinydeploy.ops.base import (
+    Array,
+    Call,
+    Kernel,
+    Op,
+    Site,
+    Stored,
+    element_bits,
+    int8_or_int16,
+    portable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,13 @@ def _runs(call: Call) -> list[tuple[bool, int]]:
     return runs
 
 
+def axes_exist(call: Call) -> str | None:
+    """The axes are the input's, each named once, in order."""
+    axes, rank = call.attributes.axes, len(call.input().shape)
+    fits = list(axes) == sorted({a for a in axes if 0 <= a < rank})
+    return None if fits else f"axes {list(axes)} of rank {rank}"
+
+
 def two_runs(call: Call) -> str | None:
     """The axes averaged over form at most two runs of neighbours."""
     if sum(reduced for reduced, _ in _runs(call)) > 2:
@@ -81,7 +98,11 @@ def multiplier_in_range(call: Call) -> str | None:
 def sum_fits(call: Call) -> str | None:
     """At most 2^22 elements are averaged, 2^15 of int16, so that their sum fits 32 bits."""
     count = int(np.prod([size for reduced, size in _runs(call) if reduced], dtype=np.int64))
-    return None if count <= 1 << (15 if call.input().dtype is DType.INT16 else 22) else f"{count:,} elements"
+    return (
+        None
+        if count <= 1 << (15 if call.input().dtype is DType.INT16 else 22)
+        else f"{count:,} elements"
+    )
 
 
 def shape(call: Call) -> list[tuple[int, ...]]:
@@ -119,7 +140,11 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     low, high = call.output.dtype.bounds
     total = wrap32(view.sum(axis=(1, 3)) + p.sum_offset)
     out = requantize(total, p.multiplier, p.shift, single=profile.rounds_once("MEAN"))
-    return [np.clip(out + p.out_offset, low, high).astype(call.output.dtype.numpy).reshape(call.output.shape)]
+    return [
+        np.clip(out + p.out_offset, low, high)
+        .astype(call.output.dtype.numpy)
+        .reshape(call.output.shape)
+    ]
 
 
 def float_reference(call: Call, values: list[Array]) -> list[Array]:
@@ -172,7 +197,7 @@ OP = Op(
     name="MEAN",
     summary="average over any axes that form at most two runs",
     parse=parse,
-    checks=(int8_or_int16, two_runs, sum_fits, multiplier_in_range),
+    checks=(int8_or_int16, axes_exist, two_runs, sum_fits, multiplier_in_range),
     shape=shape,
     reference=reference,
     stored=stored,

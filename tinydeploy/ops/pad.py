@@ -51,6 +51,13 @@ def parse(reader: Any) -> Attributes:
     return Attributes(tuple(map(int, pads[:, 0])), tuple(map(int, pads[:, 1])))
 
 
+def paddings_fit(call: Call) -> str | None:
+    """Each axis has a number of elements to add before and after it, none negative."""
+    a, rank = call.attributes, len(call.input().shape)
+    fits = len(a.before) == len(a.after) == rank and min(*a.before, *a.after, 0) == 0
+    return None if fits else f"{list(a.before)} and {list(a.after)} for {rank} axes"
+
+
 def batch_not_padded(call: Call) -> str | None:
     """At most the last three axes are padded, and the batch is 1 if the height is."""
     before, after, inp = call.attributes.before, call.attributes.after, call.input().shape
@@ -100,7 +107,7 @@ OP = Op(
     name="PAD",
     summary="padding of height, width and channels with the zero point",
     parse=parse,
-    checks=(int8_or_int16, same_quantization, batch_not_padded),
+    checks=(int8_or_int16, same_quantization, paddings_fit, batch_not_padded),
     shape=shape,
     reference=reference,
     stored=stored,

@@ -44,6 +44,12 @@ def parse(reader: Any) -> Attributes:
     return Attributes(wanted)
 
 
+def same_elements(call: Call) -> str | None:
+    """The new shape has as many elements as the old one."""
+    wanted, given = call.attributes.shape, call.input().shape
+    return None if math.prod(wanted) == math.prod(given) else f"{list(given)} to {list(wanted)}"
+
+
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
     return [values[0].reshape(call.output.shape)]
 
@@ -61,7 +67,7 @@ OP = Op(
     name="RESHAPE",
     summary="new shape over the same bytes; costs nothing",
     parse=parse,
-    checks=(int8_or_int16, same_quantization),
+    checks=(int8_or_int16, same_quantization, same_elements),
     shape=lambda call: [call.attributes.shape],
     reference=reference,
     stored=stored,

@@ -102,6 +102,18 @@ def rank_at_most_4(call: Call) -> str | None:
     return None
 
 
+def inside_the_input(call: Call) -> str | None:
+    """Everything that is taken lies inside the input."""
+    a = call.attributes
+    for size, first, step, count in zip(
+        call.input().shape, a.begin, a.stride, a.count, strict=True
+    ):
+        last = first + step * (count - 1)
+        if not (0 <= first < size and 0 <= last < size):
+            return f"{first} to {last} of an axis of {size}"
+    return None
+
+
 def shape(call: Call) -> list[tuple[int, ...]]:
     a = call.attributes
     return [tuple(c for axis, c in enumerate(a.count) if axis not in a.dropped)]
@@ -165,7 +177,7 @@ OP = Op(
     name="STRIDED_SLICE",
     summary="ranges with any stride along up to 4 axes, axes may vanish",
     parse=parse,
-    checks=(int8_or_int16, same_quantization, rank_at_most_4),
+    checks=(int8_or_int16, same_quantization, inside_the_input, rank_at_most_4),
     shape=shape,
     reference=reference,
     stored=stored,

@@ -50,6 +50,12 @@ def parse(reader: Any) -> Attributes:
     return Attributes(tuple(order))
 
 
+def is_permutation(call: Call) -> str | None:
+    """The permutation names every axis once."""
+    order, rank = call.attributes.permutation, len(call.input().shape)
+    return None if sorted(order) == list(range(rank)) else f"{list(order)} of {rank} axes"
+
+
 def rank_at_most_4(call: Call) -> str | None:
     """The tensor has at most 4 axes."""
     rank = len(call.input().shape)
@@ -82,7 +88,7 @@ OP = Op(
     name="TRANSPOSE",
     summary="any order of up to 4 axes",
     parse=parse,
-    checks=(int8_or_int16, same_quantization, rank_at_most_4),
+    checks=(int8_or_int16, same_quantization, is_permutation, rank_at_most_4),
     shape=shape,
     reference=reference,
     stored=stored,
