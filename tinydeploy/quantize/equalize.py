@@ -3,8 +3,9 @@
 A layer's output channel divided by s and the next layer's weights for it multiplied by s leave
 the network's function as it is, where what lies between is positive-homogeneous: f(x / s) =
 f(x) / s for s > 0 (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
-Correction", ICCV 2019, section 4.1). RELU6 is not, so such pairs are left alone. With a scale per output channel the
-first layer's weights gain nothing; measured on the MLPerf Tiny models, the whole gains little.
+Correction", ICCV 2019, section 4.1). RELU6 is not, so such pairs are left alone. Where weights
+have a scale per output channel the first layer gains nothing, and the whole little: measured on
+the MLPerf Tiny models, it is no default.
 """
 
 from __future__ import annotations
