@@ -30,7 +30,7 @@ from tinydeploy.ops.fully_connected import Attributes as DenseAttributes
 from tinydeploy.pipeline import core_of
 from tinydeploy.plan.layout import MemoryPlan, Segment
 from tinydeploy.plan.planner import plan_layers
-from tinydeploy.plan.rows import at_pace
+from tinydeploy.plan.rows import paced
 from tinydeploy.plan.search import plan_segments
 from tinydeploy.plan.select import Selection, select
 from tinydeploy.run.device import open_device
@@ -161,9 +161,9 @@ def longest_segments(rows: Selection, pace: Pace = "even") -> list[Segment]:
         if kernel is None:
             segments.append(Segment("layer", (position,)))
         elif last is not None and last.kind == "streamed" and len(last.nodes) < 30:
-            segments[-1] = replace(last, nodes=(*last.nodes, position))
+            segments[-1] = replace(last, nodes=(*last.nodes, position), paces=(*last.paces, pace))
         else:
-            segments.append(Segment("streamed", (position,), pace=pace))
+            segments.append(Segment("streamed", (position,), paces=(pace,)))
     return segments
 
 
@@ -185,7 +185,7 @@ def run_on(
     semantics = PROFILES[profile]
     selection = select(graph, semantics, core_of(target, optimize))
     if streamed:
-        segments = longest_segments(at_pace(graph, semantics, selection, pace), pace)
+        segments = longest_segments(paced(graph, semantics, selection)[pace], pace)
         plan = plan_segments(graph, semantics, selection, segments, "greedy")
     else:
         plan = plan_layers(graph, "greedy", selection, semantics)

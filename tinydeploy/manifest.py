@@ -35,7 +35,7 @@ class ManifestSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     kind: str
     nodes: tuple[int, ...]
     feeds: tuple[int, ...] = ()
-    pace: Literal["tight", "even", "wide"] = "even"
+    paces: tuple[Literal["tight", "even", "wide"], ...] = ()
 
 
 class ManifestArena(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -278,7 +278,7 @@ def build(
             digest=generated.digest.hex(),
             kernels=tuple(k.function if k else "" for k in prepared.plan.selection.kernels),
             segments=tuple(
-                ManifestSegment(kind=s.kind, nodes=s.nodes, feeds=s.feeds, pace=s.pace)
+                ManifestSegment(kind=s.kind, nodes=s.nodes, feeds=s.feeds, paces=s.paces)
                 for s in prepared.plan.segments
             ),
             offsets=prepared.plan.offsets,
@@ -316,7 +316,7 @@ def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
         if strips:
             selection = joined(graph, selection, strips)
         selection = keep_outside(graph, selection, outside)
-        segments = [Segment(s.kind, s.nodes, (), s.feeds, s.pace) for s in manifest.segments]
+        segments = [Segment(s.kind, s.nodes, (), s.feeds, s.paces) for s in manifest.segments]
         plan = search.plan_again(
             graph, prepared.profile, selection, segments, manifest.offsets, manifest.lower_bound,
             manifest.allocator, manifest.wanted.streamed_input,

@@ -120,7 +120,7 @@ def test_random_networks(seeds: range, input_from: str, mac_factor: float) -> No
 
 def check_schedule(graph: Graph, nodes: tuple[int, ...]) -> None:
     """Execute a schedule on row numbers: every row read must exist, and be in its ring still."""
-    s = Scheduler(graph, portable(graph, LITERT)).stream(nodes)
+    s = Scheduler(graph, {"even": portable(graph, LITERT)}).stream(nodes)
     made = dict.fromkeys((graph.nodes[p].outputs[0] for p in nodes), 0)
     for calls in s.calls:
         for position, called in zip(nodes, calls, strict=True):

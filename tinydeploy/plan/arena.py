@@ -103,7 +103,10 @@ def _busiest(buffers: Sequence[Buffer]) -> dict[tuple[int, int], int]:
 
 
 def allocate_greedy(
-    buffers: Sequence[Buffer], pairs: Pairs = MappingProxyType({}), bound: int | None = None
+    buffers: Sequence[Buffer],
+    pairs: Pairs = MappingProxyType({}),
+    bound: int | None = None,
+    restarts: int = _RESTARTS,
 ) -> tuple[list[int], int]:
     """Return (offsets in bytes, arena bytes): the best of several orders and of shuffled ones.
 
@@ -129,7 +132,7 @@ def allocate_greedy(
         if found:
             best, best_order = found, order
     generator = random.Random(0)
-    for _ in range(_RESTARTS if len(buffers) > 1 else 0):
+    for _ in range(restarts if len(buffers) > 1 else 0):
         if best[1] <= bound:
             break
         order = list(best_order)

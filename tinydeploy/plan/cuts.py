@@ -18,13 +18,12 @@ from tinydeploy.ops.base import Pace
 from tinydeploy.plan import cost
 from tinydeploy.plan.layout import aligned
 from tinydeploy.plan.liveness import executed, homes
-from tinydeploy.plan.rows import at_pace
+from tinydeploy.plan.rows import PACES, paced
 from tinydeploy.plan.select import Selection
-from tinydeploy.plan.stream import Scheduler, Stream, reduces, stacked
+from tinydeploy.plan.stream import EVEN, Scheduler, Stream, reduces, stacked
 
 _LONGEST = 32  # columns of a segment's schedule, which has a bit for each
 _KEPT = 24  # ways kept per cut
-PACES: tuple[Pace, ...] = ("even", "tight", "wide")
 
 Cut = tuple[tuple[int, ...], Stream | None]
 
@@ -52,16 +51,19 @@ class Way:
         return found[::-1]
 
 
-def front(problem: Problem, lean: bool = False) -> list[Way]:
+def front(problem: Problem, lean: bool = False, only: Pace | None = None) -> list[Way]:
     """Return the ways that no other beats in peak and instructions, least RAM first.
 
     Where `lean`, instead of instructions the sum of all segments' bytes counts, rings sharing with
-    no one: such segments fit better between each other.
+    no one: such segments fit better between each other. `only` leaves out segments that have other
+    paces, "tight" where they can.
     """
     reached: list[list[Way]] = [[Way(0, 0.0, 0.0)]]
     for options in problem.options[1:]:
         ways = []
         for o in options:
+            if (only == "tight" and o.loose) or (only == "even" and o.cut[1] and o.cut[1].paces):
+                continue
             size, cost = (o.roomy, float(o.roomy)) if lean else (o.bytes, o.instructions)
             for w in reached[o.start]:
                 count = w.instructions + o.instructions
@@ -87,7 +89,8 @@ class Option:
     """Hold one way to execute order[start:end] as a segment: bytes and estimated instructions.
 
     `bytes` are the least that the segment can do with by itself; `roomy` are those with rings that
-    share with no one, which fits better between other segments.
+    share with no one, which fits better between other segments. A `loose` one has tighter nodes in
+    another option.
     """
 
     start: int
@@ -95,6 +98,12 @@ class Option:
     bytes: int
     roomy: int
     instructions: float
+    loose: bool = False
+
+    @property
+    def shares(self) -> bool:
+        """Tell whether some tensors may share bytes because they are streamed."""
+        return self.cut[1] is not None and bool(self.cut[1].pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +139,14 @@ class Problem:
         self.graph, self.profile, self.selection, self.feeds = graph, profile, selection, feeds
         self.order = executed(graph, selection)
         self.whole = {p: self._use(selection, p) for p in self.order}
-        self.schedulers = {
-            pace: Scheduler(graph, at_pace(graph, profile, selection, pace), rereads, pace)
-            for pace in PACES
-        }
-        self.scheduler = self.schedulers["even"]
+        self.scheduler = Scheduler(graph, paced(graph, profile, selection), rereads)
         self.rows = self.scheduler.selection
-        self.uses: dict[Pace, dict[int, Use]] = {}
-        for pace, scheduler in self.schedulers.items():
-            chosen = replace(scheduler.selection, streamed=frozenset(self.order))
-            self.uses[pace] = {p: self._use(chosen, p) for p in self.order if chosen.kernels[p]}
+        self.uses: dict[tuple[int, Pace], Use] = {}
+        for pace, rows in self.scheduler.rows.items():
+            chosen = replace(rows, streamed=frozenset(self.order))
+            for p in self.order:
+                if chosen.kernels[p]:
+                    self.uses[p, pace] = self._use(chosen, p)
         self.birth, self.death = _lifetimes(graph, selection)
         for t in feeds:
             self.birth[t] = min(self.scheduler.readers.get(t, [-1]))
@@ -170,11 +177,61 @@ class Problem:
                 break
             if not feeds and all(self._whole(p) <= self.floor for p in nodes):
                 continue  # the inputs take more than these nodes ever will
-            for pace in self._paces(nodes):
-                s = self.schedulers[pace].stream(nodes, feeds)
-                if len(nodes) > 1 or s.pairs or feeds:
-                    count = self._instructions(s)
-                    yield Option(start, (nodes, s), *self._streamed(s), count)
+            tight: list[Pace] = ["tight"] * any(self._has(p, "tight") for p in nodes)
+            for pace in (*EVEN, *tight):
+                o = self._option(start, nodes, feeds, [pace] * len(nodes))
+                o = replace(o, loose=pace == "even" and bool(tight))
+                if len(nodes) > 1 or o.shares or feeds:
+                    yield o
+
+    def _has(self, position: int, pace: Pace) -> bool:
+        """Tell whether a node can be streamed at a pace, and otherwise than evenly."""
+        use = self.uses.get((position, pace))
+        return use is not None and use != self.uses.get((position, "even"))
+
+    def _option(
+        self, start: int, nodes: Sequence[int], feeds: Sequence[int], paces: Sequence[Pace]
+    ) -> Option:
+        each: list[Pace] = [
+            pace if self._has(p, pace) else "even" for p, pace in zip(nodes, paces, strict=True)
+        ]
+        s = self.scheduler.stream(nodes, feeds, each)
+        return Option(start, (tuple(nodes), s), *self._streamed(s), self._instructions(s))
+
+    def refine(self, cuts: Sequence[Cut]) -> bool:
+        """Add options for given segments whose nodes are streamed at paces of their own.
+
+        From all nodes "tight" on, those change first that save most instructions per byte. Returns
+        whether there are any.
+        """
+        seen: set[tuple[int, ...]] = set()
+        before = sum(map(len, self.options))
+        for nodes, s in cuts:
+            if s is None or nodes in seen:
+                continue
+            seen.add(nodes)
+            start = self.order.index(nodes[0])
+            self.options[start + len(nodes)] += self._paced(start, nodes, s.feeds)
+        return sum(map(len, self.options)) > before
+
+    def _paced(self, start: int, nodes: Sequence[int], feeds: Sequence[int]) -> Iterator[Option]:
+        """Return options of one segment, from least RAM to least instructions."""
+        paces: list[Pace] = ["tight"] * len(nodes)
+        least = self._option(start, nodes, feeds, paces)
+        moves = []
+        for k, p in enumerate(nodes):
+            for pace in PACES:
+                if not self._has(p, "tight" if pace == "even" else pace):
+                    continue
+                o = self._option(start, nodes, feeds, [*paces[:k], pace, *paces[k + 1 :]])
+                saved, taken = least.instructions - o.instructions, o.bytes - least.bytes
+                if saved > 0:
+                    moves.append((saved / max(taken, 1), saved, k, pace))
+        saves = [0.0] * len(nodes)
+        for _, saved, k, pace in sorted(moves, reverse=True):
+            if saved > saves[k]:
+                saves[k], paces[k] = saved, pace
+                yield replace(self._option(start, nodes, feeds, paces), loose=True)
 
     def _use(self, selection: Selection, position: int) -> Use:
         """Return what a node takes with the kernel that a selection has for it."""
@@ -187,14 +244,6 @@ class Problem:
             own,
             cost.instructions(graph, profile, selection, position),
         )
-
-    def _paces(self, nodes: Sequence[int]) -> list[Pace]:
-        """Return the paces at which nodes can be streamed, of those that are the same one."""
-        found: dict[tuple[Use, ...], Pace] = {}
-        for pace, uses in self.uses.items():
-            if all(p in uses for p in nodes):
-                found.setdefault(tuple(uses[p] for p in nodes), pace)
-        return list(found.values())
 
     def _fed(self, nodes: Sequence[int]) -> list[int]:
         """Return the inputs that arrive row by row while these nodes run."""
@@ -223,8 +272,12 @@ class Problem:
     def _instructions(self, s: Stream) -> float:
         columns = len(s.nodes) + len(s.feeds)
         return len(s.calls) * (cost.STEP + cost.COLUMN * columns) + sum(
-            self.uses[s.pace][p].instructions for p in s.nodes
+            u.instructions for u in self._uses(s)
         )
+
+    def _uses(self, s: Stream) -> list[Use]:
+        each = s.paces or EVEN * len(s.nodes)
+        return [self.uses[p, pace] for p, pace in zip(s.nodes, each, strict=True)]
 
     def _alive(self, first: int, last: int) -> Iterator[int]:
         return (t for t in self.birth if self.birth[t] <= last and self.death[t] >= first)
@@ -251,7 +304,7 @@ class Problem:
         for t, held in s.rings.items():
             layout = replace(self.selection.layout(t), ring=held)
             sizes[t] = aligned(layout.bytes(self.graph.tensors[t]))
-        scratch = _extra([self.uses[s.pace][p] for p in s.nodes])
+        scratch = _extra(self._uses(s))
         outer = {p: d for p, d in s.pairs.items() if not s.rings.keys() & {*p}}
         return sharing(sizes, s, s.pairs) + scratch, sharing(sizes, s, outer) + scratch
 

@@ -39,15 +39,15 @@ class Segment:
 
     `feeds` are inputs of the network that arrive row by row. `calls` has a number per step of a
     streamed segment: bit k is set when the k-th of the feeds and then the nodes does its next band
-    of rows. Inner tensors live in rings, as their layouts say. `pace` is what its kernels were
-    chosen for.
+    of rows. Inner tensors live in rings, as their layouts say. `paces` are
+    those of the nodes, all "even" where there are none.
     """
 
     kind: str
     nodes: tuple[int, ...]
     calls: tuple[int, ...] = ()
     feeds: tuple[int, ...] = ()
-    pace: Pace = "even"
+    paces: tuple[Pace, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

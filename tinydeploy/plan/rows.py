@@ -13,6 +13,8 @@ from tinydeploy.ops.base import Pace
 from tinydeploy.plan.select import Around, Core, Selection, site_of
 from tinydeploy.plan.stream import Stream
 
+PACES: tuple[Pace, ...] = ("even", "tight", "wide")
+
 
 def by_rows(graph: Graph, profile: IntegerProfile, selection: Selection) -> Selection:
     """Return the kernels that nodes have when they are streamed, None where they cannot be.
@@ -27,18 +29,26 @@ def by_rows(graph: Graph, profile: IntegerProfile, selection: Selection) -> Sele
     return replace(selection, kernels=kernels)
 
 
-def at_pace(graph: Graph, profile: IntegerProfile, selection: Selection, pace: Pace) -> Selection:
-    """Return the kernels that nodes have when all are streamed at one pace, as by_rows does."""
-    paces = {} if pace == "even" else dict.fromkeys(range(len(graph.nodes)), pace)
-    return by_rows(graph, profile, replace(selection, paces=paces))
+def paced(graph: Graph, profile: IntegerProfile, selection: Selection) -> dict[Pace, Selection]:
+    """Return the kernels that nodes have when all are streamed at one pace, by pace."""
+    nodes = range(len(graph.nodes))
+    return {
+        pace: by_rows(graph, profile, replace(selection, paces=dict.fromkeys(nodes, pace)))
+        for pace in PACES
+    }
 
 
 def streaming_selection(
     graph: Graph, profile: IntegerProfile, selection: Selection, streams: Sequence[Stream]
 ) -> Selection:
     """Return the selection with the row kernels of streamed nodes, and rings for inner tensors."""
-    streamed = {p: s.pace for s in streams for p in s.nodes}
-    paces = {p: pace for p, pace in streamed.items() if pace != "even"}
+    streamed = {p for s in streams for p in s.nodes}
+    paces = {
+        p: pace
+        for s in streams
+        for p, pace in zip(s.nodes, s.paces or (), strict=bool(s.paces))
+        if pace != "even"
+    }
     rows = by_rows(graph, profile, replace(selection, paces=paces))
     kernels = tuple(
         rows.kernels[p] if p in streamed else k for p, k in enumerate(selection.kernels)

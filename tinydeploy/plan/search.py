@@ -11,6 +11,7 @@ import numpy as np
 from tinydeploy.errors import FitError
 from tinydeploy.ir import Graph, Node
 from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops.base import Pace
 from tinydeploy.passes import prove
 from tinydeploy.plan.arena import allocate_greedy
 from tinydeploy.plan.cost import layer_instructions
@@ -19,17 +20,21 @@ from tinydeploy.plan.exact import allocate_exact, solver_installed
 from tinydeploy.plan.layout import Buffer, MemoryPlan, Segment, aligned
 from tinydeploy.plan.liveness import Needs, buffers_of
 from tinydeploy.plan.planner import placed, plan_layers
-from tinydeploy.plan.rows import at_pace, streaming_selection
+from tinydeploy.plan.rows import paced, streaming_selection
 from tinydeploy.plan.select import Selection
-from tinydeploy.plan.stream import Scheduler, Stream, stacked
+from tinydeploy.plan.stream import EVEN, Scheduler, Stream, stacked
 from tinydeploy.plan.strips import Strips, joined, promising, split, work_factor
 
-_SOLVER_SECONDS = 2.0
-_SOLVED = 2  # plans of a front whose buffers are placed exactly where greed misses the bound
+# Deterministic seconds for the exact placement of plans of a front, and of the one to use.
+_SOLVER_SECONDS, _FINAL_SECONDS = 0.1, 0.8
+_SOLVED = 6  # plans of a front whose buffers are placed exactly where greed misses the bound
 
 
 # Points of the fronts for which buffers are placed.
 _MATERIALISED, _LEAN = 8, 2
+_TRIES = 50  # orders of placement that are tried for each
+# Streamed plans of so many times the least RAM are weighed against each other.
+NEAR = 1.1
 # The default plan may cost this many times the instructions of the fastest, by goal.
 SLACK = {"speed": 1.0, "balanced": 1.04, "size": 1.04}
 
@@ -40,9 +45,10 @@ Schedule = Literal["auto", "layer", "streamed"]
 class Wanted:
     """Say what a plan is for.
 
-    schedule: "layer" runs each node whole; "streamed" needs least RAM, whatever it costs; "auto"
-        takes the least RAM within 4 % of the fastest plan's instructions (the fastest plan itself
-        where kernels are chosen for speed), or with `ram` (bytes) the fastest plan that fits.
+    schedule: "layer" runs each node whole; "streamed" needs least RAM, up to a tenth more where
+        that saves relatively more instructions; "auto" takes the least RAM within 4 % of the
+        fastest plan's instructions (the fastest plan itself where kernels are chosen for speed), or
+        with `ram` (bytes) the fastest plan that fits.
     streamed_input: the inputs arrive piece by piece while the network runs.
     flash_input: the inputs lie in memory that is only read, such as flash; whoever selects kernels
         says so (liveness.keep_outside).
@@ -100,10 +106,11 @@ def plan(
     choices = _front(choices)
     index = _choose(choices, wanted, SLACK[selection.core.optimize])
     chosen = choices[index]
-    greedy = chosen.plan.allocator == "greedy" and not chosen.plan.optimal
-    if greedy and allocator != "greedy" and chosen.strips is None:
+    if not chosen.plan.optimal and allocator != "greedy" and chosen.strips is None:
         segments, streamed = chosen.plan.segments, wanted.streamed_input
-        again = plan_segments(graph, profile, selection, segments, allocator, streamed)
+        again = plan_segments(
+            graph, profile, selection, segments, allocator, streamed, _FINAL_SECONDS
+        )
         if again.arena_bytes < chosen.plan.arena_bytes:
             chosen = choices[index] = replace(chosen, plan=again)
     _check_fits(chosen.plan, wanted)
@@ -132,11 +139,18 @@ def _in_strips(
 def _choices(problem: Problem, allocator: str) -> list[Choice]:
     """Return the front of a network, each plan's buffers placed."""
     graph, profile, selection = problem.graph, problem.profile, problem.selection
-    ways = _some(front(problem), _MATERIALISED) + front(problem, lean=True)[:_LEAN]
+    # What is least by itself is not always what fits best, so ways of several kinds are placed.
+    only: tuple[Pace, ...] = ("even", "tight")
+    others = [w for pace in only for w in front(problem, only=pace)[:_LEAN]]
+    others += [w for pace in only for w in front(problem, lean=True, only=pace)[:_LEAN]]
+    ways = _some(front(problem), _MATERIALISED) + others
+    if not problem.scheduler.rereads and problem.refine([c for way in ways for c in way.cuts()]):
+        ways = _some(front(problem), _MATERIALISED) + others
+    ways = list({tuple((n, s.paces if s else None) for n, s in w.cuts()): w for w in ways}.values())
     streamed = bool(problem.feeds)
     choices = [
         Choice(
-            _materialise(graph, profile, selection, w.cuts(), "greedy", streamed),
+            _materialise(graph, profile, selection, w.cuts(), "greedy", streamed, tries=_TRIES),
             w.instructions,
             graph,
         )
@@ -144,6 +158,7 @@ def _choices(problem: Problem, allocator: str) -> list[Choice]:
     ]
     if allocator != "greedy":
         missed = [k for k, c in enumerate(choices) if not c.plan.optimal]
+        missed.sort(key=lambda k: choices[k].plan.lower_bound_bytes)
         for k in missed[: _SOLVED if solver_installed() or allocator == "exact" else 0]:
             segments = choices[k].plan.segments
             again = plan_segments(graph, profile, selection, segments, allocator, streamed)
@@ -170,8 +185,10 @@ def _choose(choices: Sequence[Choice], wanted: Wanted, slack: float) -> int:
     """Return which choice is wanted; they are sorted, least RAM first."""
     if wanted.schedule == "layer":
         return len(choices) - 1
+    least = choices[0].plan.arena_bytes
     if wanted.schedule == "streamed":
-        return 0
+        near = [k for k, c in enumerate(choices) if c.plan.arena_bytes <= NEAR * least]
+        return min(near, key=lambda k: choices[k].plan.arena_bytes * choices[k].instructions)
     if wanted.ram is not None:
         fitting = [k for k, c in enumerate(choices) if c.plan.arena_bytes <= wanted.ram]
         return fitting[-1] if fitting else 0
@@ -229,13 +246,14 @@ def plan_segments(
     segments: Sequence[Segment],
     allocator: str = "auto",
     streamed_input: bool = False,
+    seconds: float = _SOLVER_SECONDS,
 ) -> MemoryPlan:
     """Return the plan of given segments, such as those found for a network much like this one.
 
     Raises ValueError when a streamed one holds nodes that do not work by rows.
     """
     cuts = _cuts_of(graph, profile, selection, segments)
-    return _materialise(graph, profile, selection, cuts, allocator, streamed_input)
+    return _materialise(graph, profile, selection, cuts, allocator, streamed_input, seconds)
 
 
 def _cuts_of(
@@ -247,16 +265,16 @@ def _cuts_of(
         raise ValueError(f"segments of nodes {sorted(known)}")
     fed = [i for s in segments for i in s.feeds]
     rereads = len(fed) > len({*fed})
-    schedulers = {
-        pace: Scheduler(graph, at_pace(graph, profile, selection, pace), rereads, pace)
-        for pace in dict.fromkeys(s.pace for s in segments if s.kind == "streamed")
-    }
+    scheduler = Scheduler(graph, paced(graph, profile, selection), rereads)
     cuts: list[Cut] = []
     for s in segments:
-        scheduler = schedulers[s.pace] if s.kind == "streamed" else None
-        if scheduler and any(scheduler.selection.kernels[p] is None for p in s.nodes):
+        streamed = s.kind == "streamed"
+        each = s.paces or EVEN * len(s.nodes)
+        if len(each) != len(s.nodes):
+            raise ValueError(f"{len(each)} paces of {len(s.nodes)} nodes")
+        if streamed and not scheduler.columns.keys() >= set(zip(s.nodes, each, strict=True)):
             raise ValueError(f"nodes {list(s.nodes)} do not work by rows")
-        cuts.append((s.nodes, scheduler.stream(s.nodes, s.feeds) if scheduler else None))
+        cuts.append((s.nodes, scheduler.stream(s.nodes, s.feeds, each) if streamed else None))
     return cuts
 
 
@@ -267,6 +285,8 @@ def _materialise(
     cuts: Sequence[Cut],
     allocator: str,
     streamed_input: bool,
+    seconds: float = _SOLVER_SECONDS,
+    tries: int = 4 * _TRIES,
 ) -> MemoryPlan:
     """Return the plan of the chosen segments, its buffers placed."""
     streams = [s for _, s in cuts if s]
@@ -275,12 +295,10 @@ def _materialise(
     needs = buffers_of(graph, profile, final, spans, streamed_input)
     pairs = _pairs(graph, needs, streams)
     bound = _bound(needs, pairs)
-    offsets, total = allocate_greedy(needs.buffers, pairs, bound)
+    offsets, total = allocate_greedy(needs.buffers, pairs, bound, tries)
     used = "greedy"
     if allocator == "exact" or (allocator == "auto" and total > bound and solver_installed()):
-        offsets, _, bound = allocate_exact(
-            needs.buffers, offsets, total, _SOLVER_SECONDS, pairs, bound
-        )
+        offsets, _, bound = allocate_exact(needs.buffers, offsets, total, seconds, pairs, bound)
         used = "exact"
     return placed(graph, final, needs, _segments(cuts), offsets, bound, used, pairs, streamed_input)
 
@@ -289,7 +307,7 @@ def _segments(cuts: Sequence[Cut]) -> tuple[Segment, ...]:
     return tuple(
         Segment("layer", nodes)
         if s is None
-        else Segment("streamed", nodes, _bits(s), s.feeds, s.pace)
+        else Segment("streamed", nodes, _bits(s), s.feeds, s.paces)
         for nodes, s in cuts
     )
 

@@ -21,6 +21,7 @@ from tinydeploy.plan.layout import ALIGNMENT
 from tinydeploy.plan.select import Selection
 
 Rows = NDArray[np.int64]
+EVEN: tuple[Pace, ...] = ("even",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Stream:
     calls: NDArray[np.bool_]  # [steps, feeds and nodes]
     rings: dict[int, int]  # tensor -> rows held
     pairs: dict[tuple[int, int], int]
-    pace: Pace = "even"
+    paces: tuple[Pace, ...] = ()  # of the nodes; all are "even" where there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +68,37 @@ def reduces(selection: Selection, position: int) -> bool:
 class Scheduler:
     """Make streamed segments of a network; what every segment needs is found out once.
 
-    `selection` holds the kernels that nodes have when they are streamed (plan.rows) at a pace. With
+    `rows` holds the kernels that nodes have when they are streamed, by pace (plan.rows.paced). With
     `rereads` an input that arrives row by row may do so in several segments.
     """
 
-    def __init__(
-        self, graph: Graph, selection: Selection, rereads: bool = False, pace: Pace = "even"
-    ) -> None:
-        self.graph, self.selection, self.rereads, self.pace = graph, selection, rereads, pace
+    def __init__(self, graph: Graph, rows: Mapping[Pace, Selection], rereads: bool = False) -> None:
+        self.graph, self.rows, self.rereads = graph, rows, rereads
+        self.selection = rows["even"]
         self.readers: dict[int, list[int]] = {}
-        self.columns: dict[int, _Column] = {}
+        self.columns: dict[tuple[int, Pace], _Column] = {}
         self.pitches: dict[int, int] = {}
         for p, node in enumerate(graph.nodes):
             for i in node.inputs:
                 if i is not None:
                     self.readers.setdefault(i, []).append(p)
-            if selection.kernels[p] is not None:
-                self.columns[p] = _column(graph, selection, p)
+            for pace, selection in rows.items():
+                if selection.kernels[p] is not None:
+                    self.columns[p, pace] = _column(graph, selection, p)
 
-    def stream(self, nodes: Sequence[int], feeds: Sequence[int] = ()) -> Stream:
+    def stream(
+        self, nodes: Sequence[int], feeds: Sequence[int] = (), paces: Sequence[Pace] = ()
+    ) -> Stream:
         """Return the schedule of consecutive nodes, all streamable, as one segment.
 
-        `feeds` are inputs of the network that arrive row by row.
+        `feeds` are inputs of the network that arrive row by row, `paces` those of the nodes.
         """
+        if all(pace == "even" for pace in paces):
+            paces = ()
         graph = self.graph
         columns = [_Column(t, graph.tensors[t].rows, 1) for t in feeds]
-        columns += [self.columns[p] for p in nodes]
+        each = paces or EVEN * len(nodes)
+        columns += [self.columns[p, pace] for p, pace in zip(nodes, each, strict=True)]
         calls, done = _on_demand(columns)
         before = np.vstack([np.zeros((1, len(columns)), np.int64), done[:-1]])
         inside = set(nodes)
@@ -113,7 +119,7 @@ class Scheduler:
         alone = {c.tensor for c in columns if self.selection.layout(c.tensor).pitch}
         alone |= set(feeds) if self.rereads else set()
         pairs = {(y, x): d for (y, x), d in pairs.items() if not {y, x} & alone}
-        return Stream(tuple(nodes), tuple(feeds), calls, rings, pairs, self.pace)
+        return Stream(tuple(nodes), tuple(feeds), calls, rings, pairs, tuple(paces))
 
     def _row_bytes(self, tensor: int) -> int:
         if tensor not in self.pitches:

@@ -309,8 +309,7 @@ def _kernel(band: int) -> Kernel:
         if band == 1:
             return True
         # Row by row, bands make rings larger.
-        alone = _streamed(site) and site.pace != "wide"
-        alone = alone and (width >= plan.pixels or site.pace == "tight")
+        alone = _streamed(site) and width >= plan.pixels and site.pace != "wide"
         return width % plan.pixels != 0 and band == plan.pixels and not alone
 
     return Kernel(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
+from tinydeploy.ir import Tensor
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._rv32 import pack
 from tinydeploy.ops._weights import pack as pack_fields
@@ -254,11 +256,17 @@ def wide_bytes(site: Site, plan: Plan, headers: int) -> int:
     """Return the scratch bytes of a group's expanded stream with so many headers added."""
     if site.optimize == "speed":
         return 0
-    weights = _padded(plan.weights, max(plan.weights.shape[0], GROUP))
-    return 8 * (1 + headers + int(weights.shape[1])) + 8 * max(
-        len(pack.chunks(weights[f : f + GROUP], plan.segments, _most(site)))
-        for f in firsts(plan.weights.shape[0])
-    )
+    most = _most_chunks(site.call.input(1), tuple(plan.segments), _most(site))
+    return 8 * (1 + headers + int(plan.weights.shape[1]) + most)
+
+
+@lru_cache(maxsize=1024)
+def _most_chunks(weights: Tensor, segments: tuple[int, ...], most: int) -> int:
+    """Return the chunks of the group of output channels that has most of them."""
+    assert weights.data is not None
+    out_c = weights.shape[0]
+    padded = _padded(weights.data.reshape(out_c, -1), max(out_c, GROUP))
+    return max(len(pack.chunks(padded[f : f + GROUP], list(segments), most)) for f in firsts(out_c))
 
 
 def scratch(site: Site) -> int:

@@ -115,9 +115,8 @@ def _rows_band(site: Site) -> int:
     """Return the rows of output per streamed call: more than 1 where rows are narrow."""
     g = window.convolution(site.call)
     plan = plan_of(site)
-    if plan is None or not plan.direct or site.pace == "tight":
-        return 1
-    return BAND if g.out_w <= _NARROW or site.pace == "wide" else 1
+    several = g.out_w <= _NARROW or site.pace == "wide"
+    return BAND if plan is not None and plan.direct and several else 1
 
 
 def _accepts_narrow(site: Site) -> bool:
