@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from kernel_lab import Net
 from tinydeploy.importers.tflite import read_bytes
 from tinydeploy.ir import Graph, Quantization
 from tinydeploy.numerics.profile import PROFILES
+from tinydeploy.ops._addsub import Attributes as AddAttributes
 from tinydeploy.ops.execute import run_outputs
 from tinydeploy.ops.mean import Attributes as MeanAttributes
+from tinydeploy.ops.mul import Attributes as MulAttributes
 from tinydeploy.ops.quantize import Attributes as Composed
 from tinydeploy.ops.transpose import Attributes as TransposeAttributes
 from tinydeploy.passes import run_passes
@@ -106,7 +109,9 @@ def test_clamps_go_into_the_layer_before(layer: str, before: str, low: int) -> N
     net = Net(np.random.default_rng(0))
     x = net.input(5, 6, 4)
     if layer == "plus":
-        y = net._finish("ADD", [x, x], replace(_added(net, x), activation=before), 1, 3)
+        y = net._finish(
+            "ADD", [x, net.input(5, 6, 4)], replace(_added(net, x), activation=before), 1, 3
+        )
     else:
         y = getattr(net, layer)(*([x, 4] if layer == "conv" else [x]), activation=before, zero=3)
     q = Quantization((0.05,), (3,))
@@ -182,6 +187,96 @@ def test_float_between_integers_becomes_a_table() -> None:
             wanted = LiteRt(content).run([given])[0]
             np.testing.assert_array_equal(run_outputs(graph, [given], LITERT)[0], wanted)
             check(graph)
+
+
+def constant(net: Net, value: float, scale: float) -> int:
+    """Append a constant of one number."""
+    index = net.activation((1,), scale, 0)
+    data = np.array([round(value / scale)], np.int8)
+    data.flags.writeable = False
+    net.tensors[index] = replace(net.tensors[index], data=data)
+    return index
+
+
+def binary(net: Net, op: str, a: int, b: int, scale: float, zero: int, act: str = "NONE") -> int:
+    attributes = {"ADD": AddAttributes, "SUB": AddAttributes, "MUL": MulAttributes}[op](act)
+    out = net._finish(op, [a, b], attributes, 1, zero)
+    net.tensors[out] = replace(net.tensors[out], quantization=Quantization((scale,), (zero,)))
+    return out
+
+
+def silu(net: Net, x: int) -> int:
+    return binary(net, "MUL", x, unary(net, "LOGISTIC", x, SHARE), 0.04, -100)
+
+
+def hard_swish(net: Net, x: int) -> int:
+    inner = binary(net, "ADD", x, constant(net, 3, 0.03), 0.05, -128, "RELU6")
+    product = binary(net, "MUL", inner, x, 0.2, -60)
+    return binary(net, "MUL", product, constant(net, 1 / 6, 1 / 600), 0.04, -100)
+
+
+def hard_swish_of_nodes(net: Net, x: int) -> int:
+    inner = binary(net, "ADD", constant(net, 3, 0.03), x, 0.08, 3)
+    inner = unary(net, "RELU6", inner, Quantization((6 / 255,), (-128,)))
+    return binary(net, "MUL", x, inner, 0.3, -60)
+
+
+def gelu_by_logistic(net: Net, x: int) -> int:
+    """x * logistic(1.702 x) through constants in either place, and a detour that cancels."""
+    inner = binary(net, "MUL", constant(net, 1.702, 0.02), x, 0.09, 4)
+    y = binary(net, "MUL", x, unary(net, "LOGISTIC", inner, SHARE), 0.05, -90)
+    return binary(net, "SUB", binary(net, "ADD", y, y, 0.1, 1), y, 0.05, -90)
+
+
+@pytest.mark.parametrize("function", [silu, hard_swish, hard_swish_of_nodes, gelu_by_logistic])
+def test_functions_written_as_several_nodes_become_one_table(function: Any) -> None:
+    net = Net(np.random.default_rng(0))
+    net.output(function(net, net.conv(net.input(5, 6, 4), 3, zero=4)))
+    after = check(net.graph())
+    assert ops(after) == ["CONV_2D", "QUANTIZE"]
+    net = Net(np.random.default_rng(0))
+    net.output(function(net, net.input(4, 8, 8)))
+    assert ops(check(net.graph())) == ["QUANTIZE"]
+
+
+def test_functions_of_two_values_stay() -> None:
+    net = Net(np.random.default_rng(0))
+    a, b = net.input(4, 8, 8), net.input(4, 8, 8)
+    net.output(binary(net, "MUL", a, unary(net, "LOGISTIC", b, SHARE), 0.04, -100))
+    assert ops(check(net.graph())) == ["LOGISTIC", "MUL"]
+
+
+def test_constants_that_differ_from_place_to_place_stay() -> None:
+    net = Net(np.random.default_rng(0))
+    index = constant(net, 3, 0.03)
+    data = np.array([3, 4, 5, 6], np.int8)
+    data.flags.writeable = False
+    net.tensors[index] = replace(net.tensors[index], shape=(4,), data=data)
+    y = binary(net, "MUL", net.input(5, 6, 4), index, 0.04, -100)
+    net.output(unary(net, "QUANTIZE", y, Quantization((0.1,), (3,))))
+    assert ops(check(net.graph())) == ["MUL", "QUANTIZE"]
+
+
+def test_a_function_joins_though_others_read_a_part() -> None:
+    """The product reads one tensor instead of two; its logistic factor is needed all the same."""
+    net = Net(np.random.default_rng(0))
+    x = net.input(4, 8, 8)
+    gate = unary(net, "LOGISTIC", x, SHARE)
+    net.output(net.conv(gate, 3))
+    net.output(binary(net, "MUL", x, gate, 0.04, -100))
+    after = check(net.graph())
+    assert sorted(ops(after)) == ["CONV_2D", "LOGISTIC", "QUANTIZE"]
+
+
+def test_nothing_lives_longer_for_a_table() -> None:
+    """Both factors are read later, so that a table of their source would add a tensor."""
+    net = Net(np.random.default_rng(0))
+    x = net.conv(net.input(4, 8, 8), 8, zero=3)
+    a, b = (unary(net, op, x, SHARE) for op in ("LOGISTIC", "RELU"))
+    net.output(binary(net, "MUL", a, b, 0.04, -100))
+    net.output(net.conv(a, 3))
+    net.output(net.conv(b, 3))
+    assert "MUL" in ops(check(net.graph()))
 
 
 @pytest.mark.parametrize("order", [(0, 3, 1, 2), (0, 2, 3, 1), (0, 3, 2, 1), (0, 1, 2, 3)])

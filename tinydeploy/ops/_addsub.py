@@ -122,6 +122,7 @@ def make(name: str, summary: str, options: str, sign: int) -> Op:
         region=elementwise.region,
         columns=elementwise.columns,
         in_place=elementwise.in_place,
+        pointwise=True,
         inputs=lambda call: (0, 1),
         kernels=kernels("ADD", "add"),
     )

@@ -135,6 +135,7 @@ def make(
         region=region,
         columns=region,
         in_place=in_place,
+        pointwise=True,
         kernels=portable("lookup"),
         stored=stored,
         fixed_output=fixed_output or {},

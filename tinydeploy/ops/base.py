@@ -260,6 +260,8 @@ class Op:
     inside: which tensor is part of which other one, if the operator needs no work once they lie
         so in memory; empty when it must move bytes.
     view: the output is the input under another shape, always.
+    pointwise: an output element depends on the input elements at its place alone, in the same way
+        everywhere but for constants.
     """
 
     name: str
@@ -280,6 +282,7 @@ class Op:
     columns: Callable[[Call], tuple[RowSource, ...] | None] = whole_tensor
     narrow: Callable[[Call, int, int], Any] = same_attributes
     view: bool = False
+    pointwise: bool = False
     float_reference: Callable[[Call, list[Array]], list[Array]] | None = None
     stored: Callable[[Call], Stored] = fused_activation
     fixed_output: Mapping[DType, Quantization] = field(default_factory=dict)

@@ -72,5 +72,6 @@ OP = Op(
     region=lookup.region,
     columns=lookup.region,
     in_place=lookup.in_place,
+    pointwise=True,
     kernels=portable("lookup"),
 )

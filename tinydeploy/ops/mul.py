@@ -89,6 +89,7 @@ OP = Op(
     region=elementwise.region,
     columns=elementwise.columns,
     in_place=elementwise.in_place,
+    pointwise=True,
     inputs=lambda call: (0, 1),
     kernels=portable("mul"),
 )

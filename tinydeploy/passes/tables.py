@@ -36,7 +36,7 @@ def fold_float_pairs(graph: Graph, profile: IntegerProfile) -> Graph:
             stored = lookup.stored_values().astype(np.int8)
             real = dequantize(stored, source.scale, source.zero_point)
             table = quantize_float(real, out.scale, out.zero_point, "int8")
-            node = _table_node(node, maker, table)
+            node = _table_node(node, maker.inputs[0] or 0, table)
         nodes.append(node)
     read = {i for n in nodes for i in n.inputs} | set(graph.outputs)
     return graph.replace(
@@ -53,13 +53,14 @@ def _int8(graph: Graph, index: int | None) -> bool:
 def fold_tables(graph: Graph, profile: IntegerProfile) -> Graph:
     """Return the graph with fewer functions of one value.
 
-    One that reads another becomes the table of both; one that clamps becomes the fused activation
+    One that reads another becomes the table of both; one of several values that all come from one,
+    as x * logistic(x), becomes the table of that one; one that clamps becomes the fused activation
     of what it reads; one that changes nothing becomes a view.
     """
     while True:
-        before = len(graph.nodes)
+        before = [(n.op, n.inputs) for n in graph.nodes]
         graph = remove_unused(_folded(graph, profile), profile)
-        if len(graph.nodes) == before:
+        if [(n.op, n.inputs) for n in graph.nodes] == before:
             return graph
 
 
@@ -68,15 +69,18 @@ def _folded(graph: Graph, profile: IntegerProfile) -> Graph:
     makers = {o: p for p, n in enumerate(nodes) for o in n.outputs}
     readers: dict[int, list[int]] = {i: [-1] for i in graph.outputs}
     for position, node in enumerate(nodes):
-        for i in node.inputs:
-            if i is not None:
-                readers.setdefault(i, []).append(position)
+        for i in dict.fromkeys(i for i in node.inputs if i is not None):
+            readers.setdefault(i, []).append(position)
     tables = [_table(graph, node, profile) for node in nodes]
     gone = set()
     for position, own in enumerate(tables):
+        node = nodes[position]
         if own is None:
+            joined = _joined(graph, node, nodes, makers, tables, profile, readers)
+            if joined is not None:
+                nodes[position], tables[position] = joined
             continue
-        node, source = nodes[position], nodes[position].inputs[0] or 0
+        source = _source(graph, node)
         maker = makers.get(source)
         if maker is not None:
             before = tables[maker]
@@ -84,29 +88,107 @@ def _folded(graph: Graph, profile: IntegerProfile) -> Graph:
                 u >= 0 and tables[u] is not None for u in readers[source]
             ):
                 tables[position] = own = _after(own, before)
-                nodes[position] = node = _table_node(node, nodes[maker], own)
+                nodes[position] = node = _table_node(node, _source(graph, nodes[maker]), own)
             elif readers[source] == [position] and (
-                clamped := _clamped(graph, nodes[maker], node, own)
+                clamped := _clamped(graph, nodes[maker], node, source, own)
             ):
                 nodes[maker] = clamped
                 makers[node.outputs[0]] = maker
                 gone.add(position)
                 continue
-        same = (
-            graph.tensor(node.inputs[0]).quantization == graph.tensors[node.outputs[0]].quantization
-        )
+        source = _source(graph, node)
+        same = graph.tensor(source).quantization == graph.tensors[node.outputs[0]].quantization
         if same and (own == lookup.stored_values()).all():
             shape = NewShape(graph.tensors[node.outputs[0]].shape)
-            nodes[position] = replace(node, op="RESHAPE", attributes=shape)
+            nodes[position] = replace(node, op="RESHAPE", attributes=shape, inputs=(source,))
     return graph.replace(nodes=tuple(n for p, n in enumerate(nodes) if p not in gone))
+
+
+def _live(graph: Graph, node: Node) -> list[int]:
+    """Return the inputs that are computed at run time, each once."""
+    return list(
+        dict.fromkeys(i for i in node.inputs if i is not None and not graph.tensors[i].constant)
+    )
+
+
+def _source(graph: Graph, node: Node) -> int:
+    """Return the only input of a table that is computed at run time."""
+    return _live(graph, node)[0]
 
 
 def _table(graph: Graph, node: Node, profile: IntegerProfile) -> Table | None:
     """Return what a node makes of each stored value, None if that is not all it depends on."""
-    op = op_named(node.op)
-    if not op.kernels or op.kernels[-1].template != "lookup":
+    live = _live(graph, node)
+    if len(live) != 1:
         return None
-    found: Table = op.params(Call(graph, node), profile).table
+    return _computed(graph, node, {live[0]: lookup.stored_values().astype(np.int8)}, profile)
+
+
+def _computed(
+    graph: Graph, node: Node, known: dict[int, Table], profile: IntegerProfile
+) -> Table | None:
+    """Return what a node makes of inputs that are themselves tables of one value.
+
+    None unless each element depends on those at its place alone: constants must hold one number.
+    """
+    op, call = op_named(node.op), Call(graph, node)
+    if not op.pointwise or not _int8(graph, node.outputs[0]):
+        return None
+    values = []
+    for tensor, index in zip(call.inputs, node.inputs, strict=True):
+        if tensor is None or not _int8(graph, index):
+            return None
+        if tensor.data is None:
+            if tensor.shape != call.output.shape:
+                return None
+            values.append(known[index or 0])
+        elif (tensor.data == tensor.data.flat[0]).all():
+            values.append(np.full(256, tensor.data.flat[0], np.int8))
+        else:
+            return None
+    return op.reference(call, values, profile)[0]
+
+
+def _joined(
+    graph: Graph,
+    node: Node,
+    nodes: list[Node],
+    makers: dict[int, int],
+    tables: list[Table | None],
+    profile: IntegerProfile,
+    readers: dict[int, list[int]],
+) -> tuple[Node, Table] | None:
+    """Return a node of several inputs as the table of one value that all of them come from.
+
+    As x * logistic(x). None where there is none, or where it would have to live longer and
+    nothing else shorter.
+    """
+    live = _live(graph, node)
+    if len(live) < 2 or not op_named(node.op).pointwise:
+        return None
+    origins = [_origins(graph, i, nodes, makers, tables) for i in live]
+    root = next((i for i in origins[0] if all(i in o for o in origins[1:])), None)
+    position = makers[node.outputs[0]]
+    if root is None or not (root in live or any(readers[i] == [position] for i in live)):
+        return None
+    known = {i: o[root] for i, o in zip(live, origins, strict=True)}
+    table = _computed(graph, node, known, profile)
+    return None if table is None else (_table_node(node, root, table), table)
+
+
+def _origins(
+    graph: Graph,
+    tensor: int,
+    nodes: list[Node],
+    makers: dict[int, int],
+    tables: list[Table | None],
+) -> dict[int, Table]:
+    """Return the tensors that one is a table of, nearest first, with those tables; itself first."""
+    found = {tensor: lookup.stored_values().astype(np.int8)}
+    while (maker := makers.get(tensor)) is not None and (table := tables[maker]) is not None:
+        source = _source(graph, nodes[maker])
+        found[source] = _after(found[tensor], table)
+        tensor = source
     return found
 
 
@@ -115,18 +197,16 @@ def _after(second: Table, first: Table) -> Table:
     return composed
 
 
-def _table_node(node: Node, first: Node, table: Table) -> Node:
-    """Return a node that computes of the first one's input what both compute in turn."""
-    return replace(
-        node, op="QUANTIZE", inputs=first.inputs[:1], attributes=Composed(table.tobytes())
-    )
+def _table_node(node: Node, source: int, table: Table) -> Node:
+    """Return a node that computes a node's output from a tensor with a table."""
+    return replace(node, op="QUANTIZE", inputs=(source,), attributes=Composed(table.tobytes()))
 
 
-def _clamped(graph: Graph, maker: Node, node: Node, table: Table) -> Node | None:
+def _clamped(graph: Graph, maker: Node, node: Node, source: int, table: Table) -> Node | None:
     """Return the maker writing the node's output, None if no fused activation does the same."""
     out = graph.tensors[node.outputs[0]]
     own = activation_of(maker.attributes)
-    if own is None or graph.tensor(node.inputs[0]).quantization != out.quantization:
+    if own is None or graph.tensor(source).quantization != out.quantization:
         return None
     values = lookup.stored_values()
     wanted = _after(table, np.clip(values, *clamp_range(own, out)).astype(np.int8))
