@@ -19,6 +19,7 @@ class Place:
     kind: a whole tensor ("tensor", or "input" and "output" of the network), a "ring" of the rows
     still needed, a kernel's "scratch" memory, or a row of "padding".
     rows, rows_held: of the tensor, and how many of them the buffer has room for.
+    memory, inside: the memory, where there are several, and the offset in its own arena.
     """
 
     kind: Kind
@@ -30,6 +31,8 @@ class Place:
     last: int
     rows: int = 0
     rows_held: int = 0
+    memory: str = ""
+    inside: int = 0
 
     @property
     def end(self) -> int:
@@ -69,7 +72,7 @@ def places(graph: Graph, plan: MemoryPlan) -> tuple[Place, ...]:
         name = ", ".join(graph.tensors[t].name for t in buffer.tensors) or buffer.label
         found.append(
             Place(kind, name, buffer.tensors, offset, buffer.bytes, buffer.first, buffer.last,
-                  rows, held)
+                  rows, held, *plan.within(offset))
         )  # fmt: skip
     return tuple(found)
 

@@ -99,14 +99,14 @@ class MemoryPlan:
         """Return the arenas, of which there is at least one."""
         return self.several or (Arena("", self.arena_bytes),)
 
-    def arena_at(self, offset: int) -> Arena:
-        """Return the arena that holds an offset."""
-        end = 0
-        for arena in self.arenas:
-            end += arena.bytes
-            if offset < end:
-                return arena
-        return self.arenas[-1]
+    def within(self, offset: int) -> tuple[str, int]:
+        """Return the memory that holds an offset, and the offset in its own arena."""
+        start = 0
+        for arena in self.arenas[:-1]:
+            if offset < start + arena.bytes:
+                return arena.memory, offset - start
+            start += arena.bytes
+        return self.arenas[-1].memory, offset - start
 
     @property
     def input(self) -> Literal["ram", "flash", "streamed"]:

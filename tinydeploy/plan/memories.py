@@ -192,7 +192,7 @@ def waiting_cycles(
     cost = {r.memory: r.cost for r in rooms} | {"": rooms[0].cost}
     waiting = 0.0
     for moved, at in zip(traffic(graph, profile, plan), plan.offsets, strict=True):
-        waiting += moved / _WORD * cost[plan.arena_at(at).memory]
+        waiting += moved / _WORD * cost[plan.within(at)[0]]
     return waiting
 
 

@@ -11,7 +11,7 @@ from tinydeploy.build.firmware import Firmware
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, op_named
-from tinydeploy.plan.describe import SegmentView, segment_views
+from tinydeploy.plan.describe import SegmentView, places, segment_views
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.search import Choice
 from tinydeploy.report import document as doc
@@ -42,12 +42,17 @@ def assemble(
         model=doc.Model(name=model_name, sha256=graph.source_sha256, macs=model_macs),
         target=target.name if target else None,
         profile=profile.name,
-        memory=_memory(plan, firmware, stack_bytes),
+        memory=_memory(plan, target, firmware, stack_bytes),
         plan=doc.PlanFigures(
             input=plan.input,
             mac_factor=next((c.mac_factor for c in front if c.plan is plan), 1.0),
             allocator=plan.allocator,
             segments=[_segment(graph, view) for view in segment_views(graph, plan)],
+            places=[
+                doc.PlaceFigures(name=p.name, memory=p.memory, offset=p.inside, bytes=p.bytes)
+                for p in places(graph, plan)
+                if plan.several
+            ],
             front=[
                 doc.FrontFigures(
                     arena_bytes=c.plan.arena_bytes,
@@ -85,13 +90,38 @@ def _segment(graph: Graph, view: SegmentView) -> doc.SegmentFigures:
     )
 
 
+def memory_uses(
+    plan: MemoryPlan, target: Target | None, firmware: Firmware | None
+) -> list[doc.MemoryUse]:
+    """Return what each memory of a board holds; before a build only the arena is known."""
+    if target is None or target.architecture == "host":
+        return []
+    used = dict(firmware.sizes.memories) if firmware else {}
+    home = target.memory("arena").name
+    arenas = {a.memory or home: a.bytes for a in plan.arenas}
+    return [
+        doc.MemoryUse(
+            name=m.name,
+            kind=m.kind,
+            size=m.size,
+            cost=m.cost,
+            arena_bytes=arenas.get(m.name, 0),
+            used_bytes=used.get(m.name),
+            fits=max(arenas.get(m.name, 0), used.get(m.name, 0)) <= m.size,
+        )
+        for m in target.memories
+    ]
+
+
 def _memory(
-    plan: MemoryPlan, firmware: Firmware | None, stack_bytes: int | None
+    plan: MemoryPlan, target: Target | None, firmware: Firmware | None, stack_bytes: int | None
 ) -> doc.MemoryFigures:
+    uses = memory_uses(plan, target, firmware)
     outside = sum(b.bytes for b in plan.outside) if plan.outside else None
     figures = doc.MemoryFigures(
         arena_bytes=plan.arena_bytes,
         input_bytes=outside,
+        memories=uses,
         lower_bound_bytes=plan.lower_bound_bytes,
         optimal=plan.optimal,
     )
@@ -108,6 +138,7 @@ def _memory(
         stack_bytes=stack_bytes,
         input_bytes=outside,
         fits=True,  # the linker placed it within the target's memories
+        memories=uses,
         lower_bound_bytes=plan.lower_bound_bytes,
         optimal=plan.optimal,
     )

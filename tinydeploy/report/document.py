@@ -17,6 +17,31 @@ class Model(_Part, frozen=True, kw_only=True):
     macs: int
 
 
+class MemoryUse(_Part, frozen=True, kw_only=True):
+    """Say what one memory of the target holds, in bytes.
+
+    cost: cycles per 32-bit access, beside those of the fastest memory; arena: the plan's part;
+    used: all of it, known after a build, inputs in flash not counted.
+    """
+
+    name: str
+    kind: str
+    size: int
+    cost: float
+    arena_bytes: int
+    used_bytes: int | None = None
+    fits: bool
+
+
+class PlaceFigures(_Part, frozen=True, kw_only=True):
+    """Say in which memory a buffer of the arena lies, and at which byte of its arena there."""
+
+    name: str
+    memory: str
+    offset: int
+    bytes: int
+
+
 class MemoryFigures(_Part, frozen=True, kw_only=True):
     """Count bytes.
 
@@ -37,6 +62,7 @@ class MemoryFigures(_Part, frozen=True, kw_only=True):
     stack_bytes: int | None = None
     input_bytes: int | None = None
     fits: bool | None = None
+    memories: list[MemoryUse] = []
     lower_bound_bytes: int
     optimal: bool
 
@@ -91,6 +117,7 @@ class PlanFigures(_Part, frozen=True, kw_only=True):
     mac_factor: float
     allocator: str
     segments: list[SegmentFigures]
+    places: list[PlaceFigures] = []
     front: list[FrontFigures]
 
 

@@ -56,6 +56,7 @@ def memory_map_svg(graph: Graph, plan: MemoryPlan, *, headline: bool = True) -> 
         parts.append(line(_LEFT, y(value), _WIDTH - _RIGHT, y(value)))
         parts.append(text(_LEFT - 6, y(value) + 4, f"{value:,.0f}", "td-dim", "end"))
     parts += [_box(place, x, y) for place in found]
+    parts += _borders(plan, y)
     parts += [_hatch(pair, x, y) for pair in pairs]
     parts += [_label(place, pairs, x, y) for place in found]
     parts.append(line(_LEFT, y(height), _WIDTH - _RIGHT, y(height), "td-mark", 1,
@@ -93,7 +94,8 @@ def _legend(found: tuple[Place, ...], overlaps: bool, y: float) -> str:
 def _box(place: Place, x: Scale, y: Scale) -> str:
     left, right = x(place.first), x(place.last + 1)
     upper, lower = y(place.end), y(place.offset)
-    tip = f"{place.name}\n{place.bytes:,} bytes at {place.offset:,}"
+    tip = f"{place.name}\n{place.bytes:,} bytes at {place.inside:,}"
+    tip += f" of {place.memory}" if place.memory else ""
     if place.kind == "ring":
         tip += f", a ring of {place.rows_held} of {place.rows} rows"
     tip += f"\nsteps {place.first} to {place.last}"
@@ -103,6 +105,17 @@ def _box(place: Place, x: Scale, y: Scale) -> str:
         'stroke-width="0.8"/>'
     )
     return titled(tip, box)
+
+
+def _borders(plan: MemoryPlan, y: Scale) -> list[str]:
+    """Return a line where one memory ends and the next begins, and their names."""
+    parts, end = [], 0
+    for arena in plan.several:
+        words = f"{arena.memory}: {arena.bytes:,} bytes"
+        parts.append(text(_WIDTH - _RIGHT - 4, y(end) - 5, words, "td-dim", "end"))
+        end += arena.bytes
+        parts.append(line(_LEFT, y(end), _WIDTH - _RIGHT, y(end), "td-mark", 1))
+    return parts
 
 
 def _label(place: Place, pairs: tuple[Shared, ...], x: Scale, y: Scale) -> str:

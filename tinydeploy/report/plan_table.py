@@ -28,7 +28,10 @@ def show_plan(
     if plan.outside:
         size = sum(b.bytes for b in plan.outside)
         console.print(f"inputs {size:,} bytes in flash, only read")
-    if target and target.architecture != "host":
+    if plan.several:
+        for arena in plan.several:
+            console.print(f"       {arena.bytes:,} bytes of it in {arena.memory}", markup=False)
+    elif target and target.architecture != "host":
         share = 100 * plan.arena_bytes / target.ram_bytes
         word = "fits" if plan.arena_bytes <= target.ram_bytes else "does NOT fit"
         console.print(
@@ -45,9 +48,10 @@ def show_plan(
     shown = positions if verbose else sorted(sorted(positions, key=lambda p: -alive[p])[:_ROWS])
     for p in shown:
         out = graph.nodes[p].outputs[0]
+        memory, at = plan.within(plan.offset_of(out))
         bar = "#" * max(1, round(_BAR * alive[p] / max(plan.arena_bytes, 1)))
         table.add_row(
-            str(p), graph.nodes[p].op, f"{plan.offset_of(out):,}",
+            str(p), graph.nodes[p].op, " ".join((f"{at:,}", memory)).strip(),
             f"{plan.selection.layout(out).bytes(graph.tensors[out]):,}", f"{alive[p]:,}", bar,
         )  # fmt: skip
     console.print(table)

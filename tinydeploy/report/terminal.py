@@ -58,7 +58,9 @@ def _memory(console: Console, d: Document, target: Target | None) -> None:
     console.print(f"arena     {m.arena_bytes:,} bytes {how} ({bound})")
     if m.input_bytes:
         console.print(f"inputs    {m.input_bytes:,} bytes in flash, not counted below")
-    for label, used, size in (
+    uses = [u for u in m.memories if u.used_bytes]
+    bars = [(u.name, u.used_bytes, u.size) for u in uses] if len(uses) > 2 else []
+    for label, used, size in bars or (
         ("RAM", m.ram_bytes, target.ram_bytes if target else 0),
         ("flash", m.flash_bytes, target.flash_bytes if target else 0),
     ):
