@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import spawned, tinydeploy
 from networks import residual_network
 
 from tinydeploy.targets import list_targets
@@ -24,15 +23,6 @@ NAMES = [
     "tflm/micro_speech_quantized", "tflm/hello_world_int8",
 ]  # fmt: skip
 SMALL_BOARDS = {"microbit", "hifive1"}
-
-
-def tinydeploy(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        [sys.executable, "-m", "tinydeploy", *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=400,
-    )  # fmt: skip
-    assert result.returncode == code, result.stdout + result.stderr
-    return result
 
 
 def document(*arguments: object, code: int = 0) -> dict:
@@ -84,7 +74,7 @@ def test_accuracy_on_the_device_is_the_reference_s() -> None:
 
 def test_a_broken_kernel_is_caught_and_named(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    tinydeploy("deploy", DIGITS, "--target", "mps2-an386", "--out", out)
+    spawned("deploy", DIGITS, "--target", "mps2-an386", "--out", out)
     assert document("verify", out)["verify"]["bit_exact"]
     assert document("profile", out, "--runs", 3)["profile_run"]["total"] > 0
     kernels = out / "model" / "digits_int8_kernels.h"
@@ -92,8 +82,8 @@ def test_a_broken_kernel_is_caught_and_named(tmp_path: Path) -> None:
     broken = text.replace("int32_t value = INT8_MIN;", "int32_t value = INT8_MIN + 1;")
     assert broken != text
     kernels.write_text(broken)
-    tinydeploy("build", out)
-    result = tinydeploy("verify", out, "--json", code=7)
+    spawned("build", out)
+    result = spawned("verify", out, "--json", code=7)
     document_ = json.loads(result.stdout)
     first = document_["verify"]["first_mismatch"]
     assert not document_["verify"]["bit_exact"]

@@ -1,7 +1,6 @@
 """The command line as its user meets it: exit codes, JSON, sentences."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import spawned, tinydeploy
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits" / "digits_int8.tflite"
@@ -17,19 +17,8 @@ DIGITS_TEST = ROOT / "examples" / "digits" / "digits_test.npz"
 FLOAT = ROOT / "examples" / "digits" / "digits_float.tflite"
 
 
-def tinydeploy(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        [sys.executable, "-m", "tinydeploy", *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=300,
-        env={**os.environ, "COLUMNS": "100"},
-    )  # fmt: skip
-    assert result.returncode == code, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    return result
-
-
 def test_help_is_fast() -> None:
-    tinydeploy("--help")
+    spawned("--help")
     best = min(_seconds("--help") for _ in range(5))
     # 0.3 s is the promise; a loaded machine gets some slack.
     assert best < 0.6
@@ -37,7 +26,7 @@ def test_help_is_fast() -> None:
 
 def _seconds(*arguments: str) -> float:
     started = time.perf_counter()
-    tinydeploy(*arguments)
+    spawned(*arguments)
     return time.perf_counter() - started
 
 
