@@ -99,8 +99,9 @@ class HostModel:
             assert np.all(block[start + region.bytes :] == 0xC3), "wrote above the arena"
             assert region.slot < 0 or np.array_equal(memory, given), "wrote to an input in flash"
         return [
-            place(o).view(np.int8).reshape(self.graph.tensors[o].shape).copy()
+            place(o).view(tensor.dtype.numpy).reshape(tensor.shape).copy()
             for o in self.graph.outputs
+            for tensor in (self.graph.tensors[o],)
         ]
 
 

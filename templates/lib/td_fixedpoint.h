@@ -57,6 +57,25 @@ static inline int32_t td_requantize_once(int32_t x, int32_t multiplier, int32_t 
     return rounded < INT32_MIN ? INT32_MIN : (int32_t)rounded;
 }
 
+/* x * multiplier * 2^(shift - 15), rounded once; x of 48 bits, a multiplier of 15, shift <= 7. */
+static inline int32_t td_requantize_wide(int64_t x, int32_t multiplier, int32_t shift)
+{
+    int32_t total = 15 - shift;
+    return (int32_t)((x * multiplier + ((int64_t)1 << (total - 1))) >> total);
+}
+
+/* x * multiplier * 2^(shift - 31), rounded once and saturated; x of 48 bits, shift <= 7. */
+static inline int32_t td_requantize_wide_once(int64_t x, int32_t multiplier, int32_t shift)
+{
+    int32_t rest = 15 - shift; /* the lower 16 bits never decide */
+    int64_t upper = (x >> 16) * multiplier + (((x & 0xffff) * multiplier) >> 16);
+    int64_t rounded = (upper + ((int64_t)1 << (rest - 1))) >> rest;
+    if (rounded > INT32_MAX) {
+        return INT32_MAX;
+    }
+    return rounded < INT32_MIN ? INT32_MIN : (int32_t)rounded;
+}
+
 static inline int32_t td_clamp_wide(int32_t x, int32_t low, int32_t high)
 {
     return x < low ? low : x > high ? high : x;

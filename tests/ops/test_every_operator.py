@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from op_models import _draw as draw
 from op_models import softmax
 
-from tinydeploy import resources
+from tinydeploy.codegen.render import render
 from tinydeploy.importers.tflite import read_bytes
-from tinydeploy.ir import Graph
+from tinydeploy.ir import Graph, Tensor
 from tinydeploy.numerics.fixedpoint import dequantize
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import Call, op_named, registry
@@ -40,19 +40,20 @@ def models_of(op: str) -> ModuleType:
     return importlib.import_module(f"op_models.{op.lower()}")
 
 
-def samples(random: Generator, shape: tuple[int, ...]) -> list[Array]:
+def samples(random: Generator, tensor: Tensor) -> list[Array]:
     """Return random values, extremes only, and one value throughout."""
-    extremes = random.choice([-128, 127], shape)
+    (low, high), shape, kind = tensor.dtype.bounds, tensor.shape, tensor.dtype.numpy
+    extremes = random.choice([low, high], shape)
     return [
-        random.integers(-128, 128, shape).astype(np.int8),
-        extremes.astype(np.int8),
-        np.full(shape, random.integers(-128, 128), np.int8),
+        random.integers(low, high + 1, shape).astype(kind),
+        extremes.astype(kind),
+        np.full(shape, random.integers(low, high + 1), kind),
     ]
 
 
 def inputs_of(random: Generator, graph: Graph) -> list[list[Array]]:
     """Return several sets of inputs, as integers."""
-    per_input = [samples(random, graph.tensors[i].shape) for i in graph.inputs]
+    per_input = [samples(random, graph.tensors[i]) for i in graph.inputs]
     return [list(group) for group in zip(*per_input, strict=True)]
 
 
@@ -204,7 +205,7 @@ def test_every_operator_has_models() -> None:
 def test_parameters_mirror_the_c_struct(op: str) -> None:
     """The fields of the Params dataclass are those of the C struct, in order and of its types."""
     portable = registry()[op].kernels[-1]
-    text = (resources.folder("templates") / "ops" / f"{portable.template}.c.j2").read_text()
+    text = render(f"ops/{portable.template}.c.j2", function=portable.function)
     fields = struct_fields(text, f"{portable.function}_params")
     for model in models_of(op).fixed():
         graph = run_passes(read_bytes(model.content, "m"), PROFILES["litert"], optimise=False)

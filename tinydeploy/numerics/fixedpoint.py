@@ -97,6 +97,40 @@ def requantize(x: IntArray, multiplier: Any, shift: Any, *, single: bool) -> Int
     return (requantize_single if single else requantize_double)(x, multiplier, shift)
 
 
+def reduced_multiplier(multiplier: NDArray[Any]) -> NDArray[np.int16]:
+    """Return multipliers in Q0.31 as 15-bit ones in Q0.15, halves away from zero, below 1.
+
+    TensorFlow Lite, MultiplyByQuantizedMultiplier of int64.
+    """
+    m = np.asarray(multiplier, np.int64)
+    return np.where(m < 0x7FFF0000, (m + (1 << 15)) >> 16, 0x7FFF).astype(np.int16)
+
+
+def requantize_wide(x: IntArray, multiplier: Any, shift: Any) -> IntArray:
+    """Scale sums of up to 48 bits by multiplier * 2^(shift - 15), rounding once.
+
+    TensorFlow Lite, MultiplyByQuantizedMultiplier of int64, with its reduced multiplier. The shift
+    is at most 7; a result beyond int32 wraps.
+    """
+    total_shift = 15 - np.asarray(shift, np.int64)
+    product = np.asarray(x, np.int64) * np.asarray(multiplier, np.int64)
+    return wrap32((product + (np.int64(1) << (total_shift - 1))) >> total_shift)
+
+
+def requantize_wide_once(x: IntArray, multiplier: Any, shift: Any) -> IntArray:
+    """Scale sums of up to 48 bits by multiplier * 2^(shift - 31), rounding once, saturated.
+
+    The product of up to 79 bits is computed in two parts. The shift is at most 7.
+    """
+    x, m = np.asarray(x, np.int64), np.asarray(multiplier, np.int64)
+    rest = 15 - np.asarray(shift, np.int64)
+    upper = (x >> 16) * m + (((x & 0xFFFF) * m) >> 16)
+    result: IntArray = np.clip(
+        (upper + (np.int64(1) << (rest - 1))) >> rest, INT32_MIN, INT32_MAX
+    )  # fmt: skip
+    return result
+
+
 def quantize_float(x: NDArray[Any], scale: float, zero_point: int, dtype: str) -> NDArray[Any]:
     """Return float32 numbers as stored integers: round(x / scale) half away from zero, clamped.
 

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from tinydeploy.ir import DType
 from tinydeploy.numerics.fixedpoint import IntArray, quantize_multiplier, requantize
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _elementwise as elementwise
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import Array, Call, Op, int8_in_out
+from tinydeploy.ops.base import Array, Call, Op, int8_or_int16, portable
 
-# TFLite add.cc: inputs are scaled up by 2^20 before they meet, 11 bits below the int32 range.
-LEFT_SHIFT = 20
+# TFLite add.cc: inputs are scaled up by so many bits before they meet, to fill the int32 range.
+LEFT_SHIFT = {DType.INT8: 20, DType.INT16: 15}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def params(call: Call, sign: int) -> Params:
     a_multiplier, a_shift = quantize_multiplier(float(a.scale) / common)
     b_multiplier, b_shift = quantize_multiplier(float(b.scale) / common)
     out_multiplier, out_shift = quantize_multiplier(
-        common / ((1 << LEFT_SHIFT) * float(output.scale))
+        common / ((1 << LEFT_SHIFT[call.output.dtype]) * float(output.scale))
     )
     low, high = window.clamp_range(call.attributes.activation, output)
     return Params(
@@ -70,7 +71,7 @@ def params(call: Call, sign: int) -> Params:
 def scales_usable(call: Call) -> str | None:
     """The output scale is not so small that the sum cannot be scaled down to it."""
     common = 2 * max(float(call.input(0).scale), float(call.input(1).scale))
-    real = common / ((1 << LEFT_SHIFT) * float(call.output.scale))
+    real = common / ((1 << LEFT_SHIFT[call.output.dtype]) * float(call.output.scale))
     return (
         None
         if real < 1.0
@@ -81,11 +82,11 @@ def scales_usable(call: Call) -> str | None:
 def _reference(sign: int) -> Callable[[Call, list[Array], IntegerProfile], list[Array]]:
     def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
         """Scale both inputs, add, requantise, clamp (TFLite reference_integer_ops::Add)."""
-        p = params(call, sign)
+        p, left_shift = params(call, sign), LEFT_SHIFT[call.output.dtype]
 
         def scaled(x: Array, offset: int, multiplier: int, shift: int) -> IntArray:
             return requantize(
-                (x.astype(np.int64) + offset) << LEFT_SHIFT, multiplier, shift, single=False
+                (x.astype(np.int64) + offset) << left_shift, multiplier, shift, single=False
             )
 
         # The sign comes after the rounding: halves round up, whatever the sign.
@@ -93,7 +94,7 @@ def _reference(sign: int) -> Callable[[Call, list[Array], IntegerProfile], list[
             values[1], p.b_offset, p.b_multiplier, p.b_shift
         )
         out = requantize(total, p.out_multiplier, p.out_shift, single=False) + p.out_offset
-        return [np.clip(out, p.clamp_min, p.clamp_max).astype(np.int8)]
+        return [np.clip(out, p.clamp_min, p.clamp_max).astype(call.output.dtype.numpy)]
 
     return reference
 
@@ -114,7 +115,7 @@ def make(name: str, summary: str, options: str, sign: int) -> Op:
         name=name,
         summary=summary,
         parse=parse,
-        checks=(int8_in_out, elementwise.shapes_broadcast, scales_usable),
+        checks=(int8_or_int16, elementwise.shapes_broadcast, scales_usable),
         shape=elementwise.shape,
         reference=_reference(sign),
         float_reference=float_reference,
@@ -124,5 +125,5 @@ def make(name: str, summary: str, options: str, sign: int) -> Op:
         in_place=elementwise.in_place,
         pointwise=True,
         inputs=lambda call: (0, 1),
-        kernels=kernels("ADD", "add"),
+        kernels=kernels("ADD", portable("add")),
     )

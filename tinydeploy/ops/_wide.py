@@ -1,8 +1,9 @@
 """Turn a convolution or dense layer over int16 activations into sums, multipliers and shifts.
 
-Activations are int16 with zero point 0, weights int8. TensorFlow Lite, "16x8": with an int64 bias,
-or none, sums are int64 and are requantised with a multiplier of 15 bits, rounded once; with an
-int32 bias sums and requantisation are those of int8.
+Activations are int16 with zero point 0, weights int8, bias and sums int64. Sums are requantised
+with a multiplier of 15 bits, rounded once (TensorFlow Lite, "16x8"), or of 31 bits where a profile
+says that an operator rounds once: so does LiteRT's FULLY_CONNECTED. Where the weights show that no
+sum can need more than 32 bits, that is what kernels take.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.ir import DType
-from tinydeploy.numerics.fixedpoint import reduced_multiplier, requantize, requantize_wide, wrap32
+from tinydeploy.numerics.fixedpoint import (
+    reduced_multiplier,
+    requantize,
+    requantize_wide,
+    requantize_wide_once,
+    wrap32,
+)
 from tinydeploy.ops.base import Array, Call, Kernel, Site
 
 # TensorFlow Lite asserts that a multiplier is below 2^7, and a sum fits 48 bits: a bias of 47 and
@@ -20,11 +27,8 @@ from tinydeploy.ops.base import Array, Call, Kernel, Site
 _MULTIPLIER_LIMIT, _BIAS_LIMIT, _WEIGHTS_LIMIT = 2.0**7, 2**46, 2**23
 
 
-def wide_sums(call: Call) -> bool:
-    """Tell whether sums are int64."""
-    if call.output.dtype is not DType.INT16:
-        return False
-    return not call.has_input(2) or call.input(2).dtype is DType.INT64
+def on_int16(call: Call) -> bool:
+    return call.output.dtype is DType.INT16
 
 
 def largest_sum(call: Call, bias: Array) -> int:
@@ -39,7 +43,7 @@ def largest_sum(call: Call, bias: Array) -> int:
 
 def sums_fit(call: Call) -> str | None:
     """Sums of int16 products fit 48 bits, and their multipliers are below 2^7."""
-    if not wide_sums(call):
+    if not on_int16(call):
         return None
     assert call.input(1).quantization is not None
     scale = max(call.input(1).quantization.scales)
@@ -49,24 +53,31 @@ def sums_fit(call: Call) -> str | None:
     bias = call.input(2).data if call.has_input(2) else None
     if bias is not None and bias.size and max(abs(int(bias.min())), int(bias.max())) >= _BIAS_LIMIT:
         return "a bias needs more than 47 bits"
-    return None if call.input(1).elements <= _WEIGHTS_LIMIT else f"{call.input(1).elements:,} weights"
+    return (
+        None if call.input(1).elements <= _WEIGHTS_LIMIT else f"{call.input(1).elements:,} weights"
+    )
 
 
-def narrowed(call: Call, bias: Array, multiplier: Array) -> tuple[Array, Array]:
+def narrowed(
+    call: Call, bias: Array, multiplier: Array, *, single: bool = False
+) -> tuple[Array, Array]:
     """Return bias and multipliers as the kernel takes them.
 
-    Multipliers become int16 where sums are int64; the bias becomes int32 where no sum can need more.
+    Over int16 activations multipliers become int16, unless sums are rounded once with all bits; the
+    bias becomes int32 where no sum can need more.
     """
-    if not wide_sums(call):
+    if not on_int16(call):
         return bias, multiplier
     fits = largest_sum(call, bias) < 2**31
-    return bias.astype(np.int32 if fits else np.int64), reduced_multiplier(multiplier)
+    stored = bias.astype(np.int32 if fits else np.int64)
+    return stored, multiplier if single else reduced_multiplier(multiplier)
 
 
-def requantized(sums: Array, p: Any, *, single: bool) -> Array:
+def requantized(call: Call, sums: Array, p: Any, *, single: bool) -> Array:
     """Return sums in the output's scale, not yet clamped, for parameters of a weighted operator."""
-    if p.multiplier.dtype == np.int16:
-        return requantize_wide(sums, p.multiplier, p.shift)
+    if on_int16(call):
+        requantizer = requantize_wide_once if single else requantize_wide
+        return requantizer(sums, p.multiplier, p.shift)
     return requantize(wrap32(sums), p.multiplier, p.shift, single=single)
 
 
@@ -74,7 +85,7 @@ def portable(template: str, params: Any) -> tuple[Kernel, ...]:
     """Return the portable kernel; `params` gives an operator's parameters."""
 
     def constants(site: Site) -> dict[str, int]:
-        if site.call.output.dtype is not DType.INT16:
+        if not on_int16(site.call):
             return {}
         p = params(site.call, site.profile)
         return {

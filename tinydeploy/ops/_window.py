@@ -208,12 +208,12 @@ def weights_are_constant(call: Call) -> str | None:
 
 
 def bias_is_constant(call: Call) -> str | None:
-    """The bias, if any, is constant int32 (int64 with int16 activations), one value per channel."""
+    """The bias, if any, is constant int32, int64 with int16 activations, one value per channel."""
     if not call.has_input(2):
         return None
     bias = call.input(2)
-    kinds = ("int32", "int64") if call.output.dtype.value == "int16" else ("int32",)
-    if not bias.constant or bias.dtype.value not in kinds or bias.elements != call.output.shape[-1]:
+    kind = "int64" if call.output.dtype.value == "int16" else "int32"
+    if not bias.constant or bias.dtype.value != kind or bias.elements != call.output.shape[-1]:
         return f"bias is {bias.dtype.value}{list(bias.shape)}"
     return None
 

@@ -81,7 +81,7 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
         # float64 holds every partial sum of int8 products exactly, and uses fast matrix code.
         parts.append(flat.astype(np.float64) @ filters.T.astype(np.float64))
     acc = np.concatenate(parts, axis=-1).astype(np.int64) + p.bias
-    out = wide.requantized(acc, p, single=profile.rounds_once("CONV_2D"))
+    out = wide.requantized(call, acc, p, single=profile.rounds_once("CONV_2D"))
     out = np.clip(out + p.out_offset, p.clamp_min, p.clamp_max)
     return [out.astype(call.output.dtype.numpy)[None]]
 

@@ -70,7 +70,7 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     x = values[0].astype(np.int64) + p.in_offset
     taps = np.repeat(window.patches(x, window.convolution(call), 0), p.depth_multiplier, axis=-1)
     acc = np.einsum("hwijc,ijc->hwc", taps, p.weights.astype(np.int64)) + p.bias
-    out = wide.requantized(acc, p, single=profile.rounds_once("DEPTHWISE_CONV_2D"))
+    out = wide.requantized(call, acc, p, single=profile.rounds_once("DEPTHWISE_CONV_2D"))
     out = np.clip(out + p.out_offset, p.clamp_min, p.clamp_max)
     return [out.astype(call.output.dtype.numpy)[None]]
 

@@ -12,7 +12,7 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _wide as wide
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import (Array, Call, Op, Stored, fused_activation, int8_or_int16)
+from tinydeploy.ops.base import Array, Call, Op, Stored, fused_activation, int8_or_int16
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     p = params(call, profile)
     x = values[0].reshape(p.batches, p.in_c).astype(np.float64) + p.in_offset
     acc = (x @ p.weights.T.astype(np.float64)).astype(np.int64) + p.bias
-    out = wide.requantized(acc, p, single=bool(p.single_rounding))
+    out = wide.requantized(call, acc, p, single=bool(p.single_rounding))
     out = np.clip(out + p.out_offset, p.clamp_min, p.clamp_max)
     return [out.astype(call.output.dtype.numpy).reshape(call.output.shape)]
 
@@ -95,7 +95,9 @@ def params(call: Call, profile: IntegerProfile) -> Params:
         product = float(np.float32(inp.scale) * np.float32(weights.scale))
         m, s = quantize_multiplier(product / float(output.scale))
         multiplier, shift = np.full(units, m, np.int32), np.full(units, s, np.int8)
-    bias, multiplier = wide.narrowed(call, window.bias_of(call), multiplier)
+    bias, multiplier = wide.narrowed(
+        call, window.bias_of(call), multiplier, single=profile.rounds_once("FULLY_CONNECTED")
+    )
     low, high = window.clamp_range(call.attributes.activation, output)
     return Params(
         inp.elements // depth, depth, units, -inp.zero_point, output.zero_point, low, high,
@@ -113,8 +115,13 @@ OP = Op(
     name="FULLY_CONNECTED",
     summary="dense layer, per-tensor or per-channel weights, any number of vectors",
     parse=parse,
-    checks=(int8_or_int16, matrix_fits, window.weights_are_constant, window.bias_is_constant,
-            wide.sums_fit),
+    checks=(
+        int8_or_int16,
+        matrix_fits,
+        window.weights_are_constant,
+        window.bias_is_constant,
+        wide.sums_fit,
+    ),
     shape=shape,
     reference=reference,
     stored=stored,

@@ -42,7 +42,7 @@ class Layout:
 
     def plane_bytes(self, tensor: Tensor) -> int:
         """Bytes of one channel's columns in a planar row."""
-        return self.left + tensor.shape[-2] + self.right
+        return (self.left + tensor.shape[-2] + self.right) * tensor.dtype.size
 
     def row_bytes(self, tensor: Tensor) -> int:
         """Bytes from one row to the next."""
@@ -54,7 +54,8 @@ class Layout:
 
     def first(self, tensor: Tensor) -> int:
         """Bytes from the start of a row to its first element that is not padding."""
-        return self.left * (1 if self.planar else tensor.shape[-1]) if self.left else 0
+        columns = self.left * tensor.dtype.size
+        return columns * (1 if self.planar else tensor.shape[-1]) if columns else 0
 
     def bytes(self, tensor: Tensor) -> int:
         """Bytes of the whole tensor."""
@@ -76,9 +77,11 @@ class Layout:
         if self.plain:
             return flat.reshape(tensor.shape)
         if self.pitch:
-            padded = np.pad(flat, (0, self.pitch - tensor.row_bytes)).reshape(-1, self.pitch)
-            return np.ascontiguousarray(padded[:, : tensor.row_bytes]).reshape(tensor.shape)
-        rows, columns, channels = tensor.rows, self.plane_bytes(tensor), tensor.shape[-1]
+            pitch, row = self.pitch // tensor.dtype.size, tensor.elements // tensor.rows
+            padded = np.pad(flat, (0, pitch - row)).reshape(-1, pitch)
+            return np.ascontiguousarray(padded[:, :row]).reshape(tensor.shape)
+        rows, channels = tensor.rows, tensor.shape[-1]
+        columns = self.plane_bytes(tensor) // tensor.dtype.size
         if self.planar:
             planes = flat.reshape(rows, -1)[:, : channels * columns]
             image = planes.reshape(rows, channels, columns).transpose(0, 2, 1)

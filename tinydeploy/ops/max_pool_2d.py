@@ -21,7 +21,8 @@ from tinydeploy.ops.base import (
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
     """Take the maximum, clamp (TFLite reference_integer_ops::MaxPool)."""
     p, g = pool.params(call, profile), pool.geometry(call)
-    out = window.patches(values[0].astype(np.int64), g, call.output.dtype.bounds[0]).max(axis=(2, 3))
+    lowest = call.output.dtype.bounds[0]
+    out = window.patches(values[0].astype(np.int64), g, lowest).max(axis=(2, 3))
     return [np.clip(out, p.clamp_min, p.clamp_max).astype(call.output.dtype.numpy)[None]]
 
 

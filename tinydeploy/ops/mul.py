@@ -11,7 +11,7 @@ from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _elementwise as elementwise
 from tinydeploy.ops import _window as window
-from tinydeploy.ops.base import Array, Call, Op, int8_in_out, portable
+from tinydeploy.ops.base import Array, Call, Op, int8_or_int16, portable
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ def multiplier_in_range(call: Call) -> str | None:
 
 def params(call: Call, profile: IntegerProfile) -> Params:
     a, b, output = call.input(0), call.input(1), call.output
-    # TFLite mul.cc multiplies the two scales as float32.
-    product = float(np.float32(a.scale) * np.float32(b.scale))
-    multiplier, shift = quantize_multiplier(product / float(output.scale))
+    # TFLite mul.cc multiplies and divides the scales as float32.
+    real = np.float32(a.scale) * np.float32(b.scale) / np.float32(output.scale)
+    multiplier, shift = quantize_multiplier(float(real))
     low, high = window.clamp_range(call.attributes.activation, output)
     return Params(
         *elementwise.strides(call),
@@ -70,7 +70,7 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
     a = values[0].astype(np.int64) + p.a_offset
     b = values[1].astype(np.int64) + p.b_offset
     out = requantize(a * b, p.multiplier, p.shift, single=profile.rounds_once("MUL"))
-    return [np.clip(out + p.out_offset, p.clamp_min, p.clamp_max).astype(np.int8)]
+    return [np.clip(out + p.out_offset, p.clamp_min, p.clamp_max).astype(call.output.dtype.numpy)]
 
 
 def float_reference(call: Call, values: list[Array]) -> list[Array]:
@@ -81,7 +81,7 @@ OP = Op(
     name="MUL",
     summary="product of two tensors, broadcasting",
     parse=parse,
-    checks=(int8_in_out, elementwise.shapes_broadcast, multiplier_in_range),
+    checks=(int8_or_int16, elementwise.shapes_broadcast, multiplier_in_range),
     shape=elementwise.shape,
     reference=reference,
     float_reference=float_reference,

@@ -39,7 +39,7 @@ def run_passes(graph: Graph, profile: IntegerProfile, *, optimise: bool = True) 
     """Apply the passes in order; each must leave the outputs of a random input as they are.
 
     Raises ModelError when a node remains that no operator accepts, or an input or output that is
-    not int8.
+    not int8 or int16.
     """
     for rewrite in LEGALISE:
         graph = rewrite(graph, profile)
@@ -68,9 +68,10 @@ def prove(before: Graph, after: Graph, profile: IntegerProfile, name: str) -> No
     if after.nodes == before.nodes or sum(t.elements for t in before.tensors) > _MAX_PROVED:
         return
     random = np.random.default_rng(0)
-    inputs = [
-        random.integers(-128, 128, before.tensors[i].shape).astype(np.int8) for i in before.inputs
-    ]
+    inputs = []
+    for tensor in (before.tensors[i] for i in before.inputs):
+        low, high = tensor.dtype.bounds
+        inputs.append(random.integers(low, high + 1, tensor.shape).astype(tensor.dtype.numpy))
     pairs = zip(
         run_outputs(before, inputs, profile), run_outputs(after, inputs, profile), strict=True
     )

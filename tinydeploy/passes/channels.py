@@ -60,13 +60,17 @@ def remove_channels(graph: Graph, profile: IntegerProfile) -> Graph:
 
 def _channelwise(call: Call) -> bool:
     """Tell whether output channel c depends on input channel c alone."""
+    if call.output.dtype is not DType.INT8:
+        return False
     if call.node.op in _POOLS:
         return True
     return call.node.op == "DEPTHWISE_CONV_2D" and call.input().shape[3] == call.output.shape[3]
 
 
 def _dense(call: Call) -> bool:
-    return call.node.op == "CONV_2D" and call.input(1).shape[3] == call.input().shape[3]
+    if call.node.op != "CONV_2D" or call.output.dtype is not DType.INT8:
+        return False
+    return call.input(1).shape[3] == call.input().shape[3]
 
 
 def _has_padding(g: Geometry) -> bool:
@@ -87,7 +91,7 @@ def _intervals(graph: Graph, profile: IntegerProfile) -> dict[int, Interval]:
 
     for node in graph.nodes:
         call = Call(graph, node)
-        if node.op in _POOLS:
+        if node.op in _POOLS and _channelwise(call):
             # A mean or a maximum lies between its values; the clamp moves both ends alike.
             clamp = op_named(node.op).params(call, profile)
             source = of(node.inputs[0] or 0)
