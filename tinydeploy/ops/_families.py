@@ -12,7 +12,7 @@ from dataclasses import replace
 from tinydeploy.ir import DType
 from tinydeploy.ops import _armv6m, _armv7m, _dsp, _mve, _rv32, _rvv
 from tinydeploy.ops._codebook import CODED
-from tinydeploy.ops._packed import PACKED
+from tinydeploy.ops._codebook import PACKED
 from tinydeploy.ops.base import Kernel, Site
 
 _FAMILIES = (_mve, _dsp, _armv7m, _armv6m, _rvv, _rv32)

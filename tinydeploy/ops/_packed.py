@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from tinydeploy.ops.base import Array, Kernel, Site
 
 # Machine code of the kernels at -Os, the larger of Thumb-2 and RV32 (GCC 12), in bytes: where size
 # is the goal, packing must save more.
-_CODE_BYTES = {"CONV_2D": 1412, "DEPTHWISE_CONV_2D": 596, "FULLY_CONNECTED": 808}
+CODE_BYTES = {"CONV_2D": 1412, "DEPTHWISE_CONV_2D": 596, "FULLY_CONNECTED": 808}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def accepts(site: Site) -> bool:
     """Take sub-byte weights wherever they should not be widened in flash."""
     if site.optimize == "speed" or not site.call.input(1).elements or bits_of(site) == 8:
         return False
-    return site.optimize != "size" or _saved(site) > _CODE_BYTES[site.call.node.op]
+    return site.optimize != "size" or _saved(site) > CODE_BYTES[site.call.node.op]
 
 
 def _saved(site: Site) -> int:
@@ -112,11 +113,16 @@ def lines(matrix: Array, bits: int) -> Array:
 
 
 def conv_params(site: Site) -> ConvParams:
+    return conv_fields(site, lambda matrix: lines(matrix, bits_of(site)))
+
+
+def conv_fields(site: Site, packed: Callable[[Array], Array]) -> ConvParams:
+    """Return the parameters; `packed` turns rows of weights into bytes."""
     from tinydeploy.ops.conv_2d import params
 
-    p, bits = params(site.call, site.profile), bits_of(site)
+    p = params(site.call, site.profile)
     matrix = p.weights.reshape(p.out_c, -1)
-    weights = lines(matrix, bits)
+    weights = packed(matrix)
     whole = conv_whole(site)
     run = p.kernel_w if p.dilation_w == 1 and p.groups == 1 else 1
     pixels = site.call.output.elements // p.out_c
@@ -130,10 +136,15 @@ def conv_params(site: Site) -> ConvParams:
 
 
 def depthwise_params(site: Site) -> DepthwiseParams:
+    return depthwise_fields(site, lambda matrix: lines(matrix, bits_of(site)))
+
+
+def depthwise_fields(site: Site, packed: Callable[[Array], Array]) -> DepthwiseParams:
+    """Return the parameters; `packed` turns rows of weights into bytes."""
     from tinydeploy.ops.depthwise_conv_2d import params
 
-    p, bits = params(site.call, site.profile), bits_of(site)
-    weights = lines(p.weights.reshape(p.kernel_h * p.kernel_w, -1), bits)
+    p = params(site.call, site.profile)
+    weights = packed(p.weights.reshape(p.kernel_h * p.kernel_w, -1))
     return DepthwiseParams(
         p.in_w, p.in_c, p.out_w, p.depth_multiplier, p.kernel_h, p.kernel_w, p.stride_w,
         p.dilation_w, p.pad_left, p.in_offset, p.out_offset, p.clamp_min, p.clamp_max,
@@ -142,10 +153,15 @@ def depthwise_params(site: Site) -> DepthwiseParams:
 
 
 def dense_params(site: Site) -> DenseParams:
+    return dense_fields(site, lambda matrix: lines(matrix, bits_of(site)))
+
+
+def dense_fields(site: Site, packed: Callable[[Array], Array]) -> DenseParams:
+    """Return the parameters; `packed` turns rows of weights into bytes."""
     from tinydeploy.ops.fully_connected import params
 
-    p, bits = params(site.call, site.profile), bits_of(site)
-    weights = lines(p.weights, bits)
+    p = params(site.call, site.profile)
+    weights = packed(p.weights)
     return DenseParams(
         p.batches, p.in_c, p.out_c, p.out_offset, p.clamp_min, p.clamp_max, p.single_rounding,
         weights.shape[1], weights, _folded(p.bias, p.in_offset, p.weights), p.multiplier, p.shift,
@@ -169,7 +185,7 @@ def conv_whole(site: Site) -> bool:
 
 
 def _constants(site: Site) -> dict[str, int]:
-    return {"bits": bits_of(site)}
+    return {"bits": bits_of(site), "book": 0}
 
 
 PACKED = {

@@ -1,4 +1,4 @@
-"""Turn known weights into the fewest bits that hold them all: fields of 2, 4 or 8 bits."""
+"""Turn known weights into the fewest bits that hold them all: 2, 4, 8, or indices of 4."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+LEAST_CODED = 256  # weights for which a codebook is looked for
 
 
 def weight_bits(values: Array) -> int:
@@ -20,6 +22,20 @@ def weight_bits(values: Array) -> int:
         return 2
     low, high = int(values.min()), int(values.max())
     return next((b for b in (2, 4) if -(1 << b - 1) <= low and high < 1 << b - 1), 8)
+
+
+def codebook(values: Array) -> NDArray[np.int8] | None:
+    """Return the 16 values that all weights are among, ascending, the last repeated; else None.
+
+    None, too, where fields of fewer than 8 bits hold the weights themselves, and for few weights,
+    which have few values by chance.
+    """
+    if values.size < LEAST_CODED or weight_bits(values) < 8:
+        return None
+    found = np.flatnonzero(np.bincount(values.reshape(-1).astype(np.int64) + 128, minlength=256))
+    if len(found) > 16:
+        return None
+    return np.pad(found - 128, (0, 16 - len(found)), "edge").astype(np.int8)
 
 
 def storage_bytes(count: int, bits: int) -> int:
