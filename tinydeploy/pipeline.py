@@ -89,6 +89,7 @@ class Prepared:
     front: tuple[Choice, ...] = ()
     strips: Strips | None = None
     archive: bytes | None = None  # the .tdm file that a float model became
+    floats: Graph | None = None  # the float model
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +146,10 @@ def prepare(
     """
     semantics = profile_named(profile)
     with clock.stage("import"):
-        graph, archive = read_model(path), None
+        graph, archive, floats = read_model(path), None, None
     if calibration is not None and is_float(graph):
         with clock.stage("quantize") as progress:
+            floats = graph
             archive = quantize(graph, calibration(graph), progress=progress).archive()
             graph = tdm.read_bytes(archive)
     elif not is_tflite(path):
@@ -169,7 +171,7 @@ def prepare(
         choice, front = in_memories(choice, front, rooms, semantics, wanted, allocator)
     return Prepared(
         path, choice.graph, choice.plan, semantics, macs, imported, wanted, front, choice.strips,
-        archive,
+        archive, floats,
     )  # fmt: skip
 
 

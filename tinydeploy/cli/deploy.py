@@ -49,7 +49,7 @@ def command(
     """
     from tinydeploy import pipeline, tuning
     from tinydeploy.build.size import rooms_of
-    from tinydeploy.cli.outcome import choose_samples, finish, load_calibration
+    from tinydeploy.cli.outcome import choose_samples, finish, load_calibration, with_floats
     from tinydeploy.report.memory_map import memory_map_svg
     from tinydeploy.targets import load_target
 
@@ -72,6 +72,7 @@ def command(
             )
             options.dump(prepared, dump_after)
             chosen = choose_samples(prepared.graph, inputs, expect, samples, seed)
+            chosen = with_floats(chosen, prepared, inputs)
             generated = pipeline.generate_sources(prepared, board, clock)
             level = f"-O{optimisation}" if optimisation else pipeline.compiler_level(optimize)
             firmware = pipeline.build(prepared, generated, board, folder, level, clock, code_in_ram)

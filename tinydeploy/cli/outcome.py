@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tinydeploy.build.firmware import Firmware
 from tinydeploy.cli.options import Screen
 from tinydeploy.errors import UsageError
 from tinydeploy.ir import Graph
+from tinydeploy.ops.execute import run_floats
 from tinydeploy.pipeline import Clock, Measured, Prepared
 from tinydeploy.report.assemble import assemble
 from tinydeploy.report.document import Document, to_json
@@ -37,6 +39,16 @@ def choose_samples(
 def load_calibration(graph: Graph, path: Path | None) -> tuple[tuple[Array, ...], ...] | None:
     """Return the samples to quantise a float network with, None where there are none."""
     return load_floats(graph, path).inputs if path else None
+
+
+def with_floats(samples: Samples, prepared: Prepared, path: Path | None) -> Samples:
+    """Add what the float network makes of labelled samples, for comparison."""
+    if prepared.floats is None or path is None or samples.labels is None:
+        return samples
+    graph, real = prepared.floats, load_floats(prepared.floats, path, None, len(samples.inputs))
+    return replace(
+        samples, floats=tuple(run_floats(graph, x)[graph.outputs[0]] for x in real.inputs)
+    )
 
 
 def finish(

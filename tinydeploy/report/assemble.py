@@ -14,8 +14,10 @@ from tinydeploy.ops import Call, op_named
 from tinydeploy.plan.describe import SegmentView, places, segment_views
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.search import Choice
+from tinydeploy.quantize.measure import to_real
 from tinydeploy.report import document as doc
 from tinydeploy.targets import Target
+from tinydeploy.verify.accuracy import accuracy, metric_for
 from tinydeploy.verify.compare import Verdict
 from tinydeploy.verify.samples import Samples
 
@@ -65,7 +67,7 @@ def assemble(
         ),
         verify=_verify(verdict, samples) if verdict and samples else None,
         profile_run=_profile(graph, plan, macs, unit, counts) if verdict else None,
-        accuracy=_accuracy(verdict, samples) if verdict and samples else None,
+        accuracy=_accuracy(graph, verdict, samples) if verdict and samples else None,
         stages=[doc.Stage(name=name, seconds=round(seconds, 4)) for name, seconds in stages],
     )
 
@@ -175,18 +177,23 @@ def _profile(
     return doc.ProfileRun(unit=unit, total=sum(counts), nodes=nodes)
 
 
-def _accuracy(verdict: Verdict, samples: Samples) -> doc.Accuracy | None:
+def _accuracy(graph: Graph, verdict: Verdict, samples: Samples) -> doc.Accuracy | None:
     labels = samples.labels
     if labels is None:
         return None
+    first = graph.tensors[graph.outputs[0]]
+    inputs = [to_real(graph, graph.inputs[0], x[0]) for x in samples.inputs]
+    metric = metric_for(inputs[0], np.empty(first.shape), labels)
 
-    def top1(outputs: tuple[tuple[np.ndarray, ...], ...]) -> float:
-        hits = [int(np.argmax(o[0])) == int(n) for o, n in zip(outputs, labels, strict=True)]
-        return sum(hits) / len(hits)
+    def score(outputs: Sequence[tuple[np.ndarray, ...]]) -> float:
+        real = [o[0] if o[0].dtype.kind == "f" else to_real(graph, graph.outputs[0], o[0])
+                for o in outputs]  # fmt: skip
+        return accuracy(metric, inputs, real, labels)
 
     return doc.Accuracy(
-        metric="top1",
+        metric=metric,
         samples=verdict.samples,
-        device=top1(verdict.outputs),
-        reference=top1(verdict.reference_outputs),
+        device=score(verdict.outputs),
+        reference=score(verdict.reference_outputs),
+        floats=accuracy(metric, inputs, samples.floats, labels) if samples.floats else None,
     )

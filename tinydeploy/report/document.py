@@ -203,12 +203,16 @@ class ProfileRun(_Part, frozen=True, kw_only=True):
 
 
 class Accuracy(_Part, frozen=True, kw_only=True):
-    """Give top-1 accuracy over labelled samples."""
+    """Give accuracy over labelled samples, from 0 to 1; metric is top1 or auc.
+
+    auc is the area under the ROC curve. floats: of the float network, where it is known.
+    """
 
     metric: str
     samples: int
     device: float
     reference: float
+    floats: float | None = None
 
 
 class Stage(_Part, frozen=True, kw_only=True):

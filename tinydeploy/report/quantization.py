@@ -24,8 +24,8 @@ _BAD = 20.0
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """Give the ratio of signal to error after one node, and what the node itself took from it.
 
-    `index` is the node's place in execution order. Both in decibels; `lost` compares with the worst of the node's inputs. None stands for no
-    error at all.
+    `index` is the node's place in execution order. Both ratios are in decibels; `lost` compares
+    with the worst of the node's inputs. None stands for no error at all.
     """
 
     index: int
@@ -203,9 +203,9 @@ def show(console: Any, d: QuantizationDocument, every: bool) -> None:
     if rows:
         table = Table(box=None, pad_edge=False, title_justify="left",
                       title=None if every else "what loses most")  # fmt: skip
-        for heading, side in (("", "right"), ("layer", "left"), ("operator", "left"), ("bits", "right"),
-                              ("dB after it", "right"), ("dB lost in it", "right")):  # fmt: skip
-            table.add_column(heading, justify=side)  # type: ignore[arg-type]
+        for heading in ("", "layer", "operator", "bits", "dB after it", "dB lost in it"):
+            words = heading in ("layer", "operator")
+            table.add_column(heading, justify="left" if words else "right")
         for x in rows:
             after = "exact" if x.sqnr_db is None else f"{x.sqnr_db:.1f}"
             lost = "" if x.lost_db is None else f"{x.lost_db:.1f}"

@@ -35,9 +35,11 @@ def show_document(
         )  # fmt: skip
     if d.accuracy:
         a = d.accuracy
+        unit = "top-1" if a.metric == "top1" else "area under the ROC curve"
+        floats = "" if a.floats is None else f"{100 * a.floats:.2f} % in float, "
         console.print(
             f"accuracy  {100 * a.device:.2f} % on the device, {100 * a.reference:.2f} % in the "
-            f"reference (top-1, {a.samples} samples)"
+            f"reference, {floats}{unit} of {a.samples} samples"
         )
     _memory(console, d, target)
     if d.profile_run:

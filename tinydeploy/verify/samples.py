@@ -24,13 +24,14 @@ class Samples:
     """Hold stored integer inputs, one tuple of arrays per sample, in the network's shapes.
 
     `expected` holds what the outputs must be, float32 where the model declares float; `labels`
-    the true classes.
+    the true classes; `floats` the first outputs of the float network that was quantised.
     """
 
     inputs: tuple[tuple[Array, ...], ...]
     expected: tuple[tuple[Array, ...], ...] | None = None
     labels: Array | None = None
     origin: str = "random"
+    floats: tuple[Array, ...] | None = None
 
 
 def random_samples(graph: Graph, count: int, seed: int = 0) -> Samples:
