@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from tinydeploy.ir import DType
 from tinydeploy.ops import _armv6m, _armv7m, _dsp, _mve, _rv32, _rvv
-from tinydeploy.ops._codebook import CODED
 from tinydeploy.ops._codebook import PACKED
 from tinydeploy.ops.base import Kernel, Site
 
@@ -30,7 +29,7 @@ def kernels(operator: str, last: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
     """
     packed = (k for family in _FAMILIES for k in getattr(family, f"{operator}_PACKED", ()))
     special = (k for family in _FAMILIES for k in getattr(family, operator))
-    return (*map(_for_int8, (*packed, *PACKED.get(operator, ()), *CODED.get(operator, ()), *special)), *last)
+    return (*map(_for_int8, (*packed, *PACKED.get(operator, ()), *special)), *last)
 
 
 def _for_int8(kernel: Kernel) -> Kernel:
