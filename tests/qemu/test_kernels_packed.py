@@ -10,6 +10,7 @@ import pytest
 from numpy.random import Generator, default_rng
 
 from tests.kernel_lab import Net, run_on
+from tests.unit.test_codebook import Coded
 from tinydeploy.ir import Quantization
 from tinydeploy.ir.graph import constant
 from tinydeploy.ops import PLAIN
@@ -173,3 +174,24 @@ def test_row_by_row(target: str, function: str, bits: int) -> None:
         load_target(target), net.graph(), samples=2, functions=[function], streamed=True
     )
     assert verdict.bit_exact, verdict.first_mismatch
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("mps2-an386", marks=ARM),
+        pytest.param("riscv-virt", marks=[*RISCV, pytest.mark.slow]),
+    ],
+)
+def test_codebooks(target: str) -> None:
+    """Indices of 16 values, layer by layer and row by row."""
+    net = Coded(default_rng(11))
+    x = net.conv(net.input(7, 9, 6), 33, (3, 3), 1)
+    x = net.conv(net.depthwise(x), 12)
+    net.output(net.dense(x, 5))
+    functions = ["td_conv_2d_codebook", "td_depthwise_conv_2d_codebook"]
+    for streamed in (False, True):
+        verdict, _, _ = run_on(
+            load_target(target), net.graph(), samples=2, functions=functions, streamed=streamed
+        )
+        assert verdict.bit_exact, verdict.first_mismatch
