@@ -15,7 +15,7 @@ from tinydeploy.importers.operands import MAX_ELEMENTS
 _FOLDED = frozenset((
     "Abs", "Add", "And", "Cast", "Ceil", "Concat", "Div", "Dropout", "Equal", "Exp", "Flatten",
     "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not",
-    "Or", "Pow", "QuantizeLinear", "Reciprocal", "ReduceProd", "ReduceSum", "Reshape", "Shape",
+    "Or", "Pow", "Reciprocal", "ReduceProd", "ReduceSum", "Reshape", "Shape",
     "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
 ))  # fmt: skip
 # What grows without bounds from small inputs: computed only up to this many elements.

@@ -5,8 +5,6 @@ Unsigned activations become signed ones: every stored value and the zero point l
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from tinydeploy.importers.onnx.builder import Builder, Operator
@@ -39,10 +37,36 @@ def _per_tensor(node: Operator) -> Quantization:
 
 
 def quantize_linear(b: Builder, node: Operator) -> list[Value]:
-    """QuantizeLinear of an activation."""
+    """QuantizeLinear of an activation, or of weights that training left in float."""
+    x = node.input()
+    if isinstance(x, Known):
+        return [_quantized(node, x)]
     q = _per_tensor(node)
-    x = node.computed()
     return [x.on(b.emit("QUANTIZE", (x.index,), None, node.name, DType.INT8, q))]
+
+
+def _quantized(node: Operator, x: Known) -> Known:
+    """Return round(x / scale) + zero point, halves to even, saturated (ONNX, QuantizeLinear)."""
+    scales, points = _scales(node, np.uint8)
+    if points.dtype not in (np.int8, np.uint8):
+        node.refuse(f"constants of type {points.dtype}", "quantise weights to 8 bits")
+    shape = _along(node, x.array, scales)[1]
+    info = np.iinfo(points.dtype)
+    rounded = np.rint(x.array.astype(np.float32) / scales.reshape(shape))
+    stored = np.nan_to_num(rounded) + points.astype(np.float32).reshape(shape)
+    return Known(np.clip(stored, info.min, info.max).astype(points.dtype))
+
+
+def _along(node: Operator, array: Array, scales: Array) -> tuple[int, list[int]]:
+    """Return the axis of the scales, and the shape in which they broadcast along it."""
+    shape = [1] * array.ndim
+    if len(scales) == 1:
+        return 0, shape
+    axis = node.axis(int(node.attributes.get("axis", 1)), array.ndim)
+    if len(scales) != array.shape[axis]:
+        node.refuse(f"{len(scales)} scales along an axis of {array.shape[axis]}")
+    shape[axis] = len(scales)
+    return axis, shape
 
 
 def dequantize_linear(b: Builder, node: Operator) -> list[Value]:
@@ -57,23 +81,16 @@ def dequantize_linear(b: Builder, node: Operator) -> list[Value]:
             node.refuse("other scales than its value was quantised with")
         return [x.on(b.emit("DEQUANTIZE", (x.index,), None, node.name, DType.FLOAT32))]
     scales, points = _scales(node, np.int8)
-    array, rank = x.array, len(x.shape)
+    array = x.array
     if array.dtype.name not in ("int8", "uint8", "int32"):
         node.refuse(f"constants of type {array.dtype}")
-    wide = array.astype(np.int64)
-    shifted = points.astype(np.int64)
+    wide, shifted = array.astype(np.int64), points.astype(np.int64)
     if array.dtype == np.uint8:
         wide, shifted = wide - 128, shifted - 128
-    axis, shape = 0, [1] * rank
-    if len(scales) > 1:
-        axis = node.axis(int(node.attributes.get("axis", 1)), rank)
-        if len(scales) != array.shape[axis]:
-            node.refuse(f"{len(scales)} scales along an axis of {array.shape[axis]}")
-        shape[axis] = len(scales)
+    axis, shape = _along(node, array, scales)
     real = (wide - shifted.reshape(shape)) * scales.reshape(shape).astype(np.float64)
     kind = np.int32 if array.dtype == np.int32 else np.int8
     stored = Stored(
         wide.astype(kind), tuple(map(float, scales)), tuple(int(p) for p in shifted), axis
     )
-    assert math.prod(real.shape) == array.size
     return [Known(real.astype(np.float32), stored)]
