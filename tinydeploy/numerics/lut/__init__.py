@@ -1,0 +1,1 @@
+"""Turn real functions into small tables, and tables into integers that hardware evaluates."""
