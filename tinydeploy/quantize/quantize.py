@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.passes.prune import remove_unused
 from tinydeploy.quantize.bias_correction import correct_biases
 from tinydeploy.quantize.calibrate import Progress, Statistics, calibrate, quiet
+from tinydeploy.quantize.data_free import made_up_samples, warning
 from tinydeploy.quantize.equalize import equalize
 from tinydeploy.quantize.feedback import moments
 from tinydeploy.quantize.normal import WEIGHTS_AXIS, normalise
@@ -27,7 +28,7 @@ Samples = Sequence[Sequence[Array]]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Say how to quantise.
+    """Say how to quantise; the defaults lose least on the MLPerf Tiny models and the digits.
 
     activations: int8 or int16.
     weight_bits: of all weights; `node_bits` has exceptions by position of the node.
@@ -35,20 +36,31 @@ class Settings:
     rounding: one of rounding.ROUNDINGS.
     equalize, correct_bias: whether to use those methods.
     codebooks: whether weights of 4 bits may be indices into 16 values of their tensor's own.
+    input_range: of the inputs that are made up where there are no samples.
     """
 
     activations: DType = DType.INT8
     weight_bits: int = 8
     node_bits: Mapping[int, int] = field(default_factory=dict)
-    ranges: str = "mse"
-    rounding: str = "nearest"
+    ranges: str = "min-max"
+    rounding: str = "feedback"
     equalize: bool = False
-    correct_bias: bool = False
+    correct_bias: bool = True
     codebooks: bool = False
+    input_range: tuple[float, float] | None = None
 
     def bits_of(self, position: int) -> int:
         """Return how many bits a node's weights have."""
         return self.node_bits.get(position, self.weight_bits)
+
+
+def without_data(settings: Settings) -> Settings:
+    """Leave out what rests on means and moments of the inputs, which made-up samples have wrong.
+
+    Measured on the digits, 4 bits: 12.6 dB with both methods, 15.9 dB with SQuant alone.
+    """
+    rounding = "squant" if settings.rounding == "feedback" else settings.rounding
+    return replace(settings, rounding=rounding, correct_bias=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,15 +93,23 @@ class Quantized:
 
 
 def quantize(
-    graph: Graph, samples: Samples, settings: Settings = Settings(), progress: Progress = quiet
+    graph: Graph,
+    samples: Samples | None,
+    settings: Settings = Settings(),
+    progress: Progress = quiet,
 ) -> Quantized:
     """Return a float graph in integers; `samples` are float32 arrays in the shapes of its inputs.
 
+    Without samples some are made up, which the result's warnings say.
     Raises ModelError for what cannot be quantised, UsageError for samples that cannot be used.
     """
     floats = normalise(graph)
     if settings.equalize:
         floats = equalize(floats)
+    warnings = () if samples is not None else (warning(settings.input_range),)
+    if samples is None:
+        samples = made_up_samples(floats, settings.input_range)
+        settings = without_data(settings)
     statistics = calibrate(floats, samples, progress)
     bits = 16 if settings.activations is DType.INT16 else 8
     method = METHODS[settings.ranges]
@@ -104,4 +124,4 @@ def quantize(
     integers = to_integer(floats, stored, weights)
     if settings.correct_bias:
         integers = correct_biases(floats, integers, samples, progress)
-    return Quantized(floats, integers, statistics, settings, samples)
+    return Quantized(floats, integers, statistics, settings, samples, warnings)
