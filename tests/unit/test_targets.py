@@ -122,6 +122,8 @@ def test_a_board_file_of_the_user(tmp_path: Path) -> None:
         ("clock_hz = 16_000_000", "", "clock_hz"),
         ("size = 0x4000\n", "size = 0\n", "size of ram = 0"),
         ("size = 0x4000\n", "size = -5\n", "size of ram = -5"),
+        ("size = 0x4000\n", "size = 0x4000\ncost = -1.0\n", "cost of ram = -1.0"),
+        ("size = 0x4000\n", "size = 0x4000\ncost = nan\n", "cost of ram = nan"),
         ("size = 0x4000\n", "size = 0xffffffff\n", "size of ram"),
         ("base = 0x20000000", "base = 0x00010000", "overlap"),
         ('kind = "ram"', 'kind = "flash"', "no memory of kind 'ram'"),
