@@ -18,9 +18,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from op_models import _draw as draw
 from op_models import softmax
+from op_models._draw import read_bytes
 
 from tinydeploy.codegen.render import render
-from tinydeploy.importers.tflite import read_bytes
 from tinydeploy.ir import Graph, Tensor
 from tinydeploy.numerics.fixedpoint import dequantize
 from tinydeploy.numerics.profile import PROFILES

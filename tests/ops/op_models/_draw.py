@@ -9,6 +9,9 @@ import numpy as np
 from builder import Builder
 from numpy.random import Generator
 
+from tinydeploy.importers import tdm, tflite
+from tinydeploy.ir import Graph
+
 ACTIVATIONS = {"NONE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 
 
@@ -19,6 +22,13 @@ class Model:
     text: str
     content: bytes
     litert: bool = True
+
+
+def read_bytes(content: bytes, name: str) -> Graph:
+    """Read a model file: a .tflite, or a .tdm for what only that can hold."""
+    if content[:2] == b"PK":
+        return tdm.read_bytes(content).replace(name=name)
+    return tflite.read_bytes(content, name)
 
 
 def integer(random: Generator, low: int, high: int) -> int:
