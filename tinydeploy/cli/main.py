@@ -21,6 +21,7 @@ COMMANDS = {
     "profile": "Count what each node of a deployment folder costs.",
     "tune": "Find the fastest kernel of each node by measuring.",
     "bench": "Tabulate what models cost on targets.",
+    "lut": "Tabulate a nonlinear function for integer code or hardware.",
     "targets": "List the boards and machines.",
     "ops": "List the operators and what they accept.",
     "ports": "List the serial ports of this computer.",

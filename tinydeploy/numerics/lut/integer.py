@@ -98,7 +98,7 @@ def interpolation_table(
     by half the error that interpolation makes in the middle of its step.
     """
     step = input_scale * 65535 / 512
-    x = -32768 * input_scale + np.arange(513) * step
+    x: Floats = -32768 * input_scale + np.arange(513).astype(np.float64) * step
 
     def stored(at: Floats) -> Floats:
         result: Floats = function.of(at) * (65536 / (65535 * output_scale))
@@ -107,7 +107,8 @@ def interpolation_table(
     here, middle = stored(x), np.round(stored(x[:-1] + step / 2))
     error = np.round((here[1:] + np.round(here[:-1])) / 2) - middle
     values = np.append(np.round(here[:-1]) - np.round(error / 2), np.round(here[-1]))
-    return np.clip(values, -32768, 32767).astype(np.int16)
+    table: NDArray[np.int16] = np.clip(values, -32768, 32767).astype(np.int16)
+    return table
 
 
 def interpolate(table: NDArray[np.int16], x: Ints) -> Ints:

@@ -54,7 +54,8 @@ class Samples:
 def grid(function: Function, step: float) -> Floats:
     """Return the multiples of a step from the low to the high end of the range."""
     first, last = round(function.low / step), round(function.high / step)
-    return np.arange(first, last + 1) * step
+    points: Floats = np.arange(first, last + 1).astype(np.float64) * step
+    return points
 
 
 def fit(
