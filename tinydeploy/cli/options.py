@@ -102,7 +102,7 @@ def planning(function: F) -> F:
                      default="auto", show_default=True,
                      help="Least RAM within 4 % of the fastest plan (the fastest itself with "
                      "--optimize speed; or what fits --ram); each node whole; or row by row for "
-                     "least RAM at any cost."),
+                     "least RAM, whatever it costs, or up to a tenth more where it saves as much."),
         ALLOCATOR,
     ):  # fmt: skip
         function = option(function)
