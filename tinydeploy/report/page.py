@@ -114,6 +114,18 @@ def _fits(document: Document, target: Target | None) -> list[Fit]:
     bounded = target is not None and target.architecture != "host"
     ram = target.ram_bytes if target and bounded else None
     flash = target.flash_bytes if target and bounded else None
+    uses = [u for u in m.memories if u.used_bytes or u.arena_bytes]
+    if len(uses) > 2 or sum(u.arena_bytes > 0 for u in uses) > 1:
+        kinds = {"ram": "stack, variables", "flash": "code, constants"}
+        return [
+            _fit(
+                u.name,
+                max(u.used_bytes or 0, u.arena_bytes),
+                u.size,
+                [("arena", u.arena_bytes), (kinds[u.kind], (u.used_bytes or 0) - u.arena_bytes)],
+            )
+            for u in uses
+        ]
     if m.ram_bytes is None or m.flash_bytes is None:
         note = "the arena alone: firmware and stack are known after a build"
         parts = [("arena", m.arena_bytes)]
