@@ -65,7 +65,7 @@ def variants(settings: Settings) -> list[tuple[str, Settings]]:
 def effects(
     graph: Graph,
     samples: Samples,
-    settings: Settings = Settings(),
+    settings: Settings,
     tested: Samples | None = None,
     profile: IntegerProfile = PROFILES["litert"],
     progress: Progress = quiet,
