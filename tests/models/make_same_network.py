@@ -1,6 +1,5 @@
 """Write one small network as .keras, .h5, .tflite, .onnx and SavedModel, and Lambda layers.
 
-
 Needs the extras onnx and tensorflow. Weights are random, from a fixed seed; the .onnx holds them
 in its own order (NCHW, and features of the dense layer in the order C, H, W)::
 
@@ -25,7 +24,7 @@ SIZE, CLASSES = 16, 5
 def keras_network(seed: int = 0) -> Any:
     """Return [1, 16, 16, 3] -> [1, 5]: BN, ReLU6, depthwise, residual, pool, flatten, softmax."""
     layers = keras.layers
-    image = keras.Input((SIZE, SIZE, 3), batch_size=1, name="image")
+    image = keras.Input((SIZE, SIZE, 3), name="image")
 
     def normalised(x: Any, number: int, *, activate: bool = True) -> Any:
         x = layers.BatchNormalization(epsilon=1e-3, name=f"bn{number}")(x)
@@ -118,9 +117,11 @@ def main() -> None:
     model.save(HERE / "same.keras")
     model.save(HERE / "same.h5")
     model.export(HERE / "same_saved_model", verbose=False)
-    converted = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    single = keras.Input((SIZE, SIZE, 3), batch_size=1, name="image")
+    fixed = keras.Model(single, model(single), name="same")
+    converted = tf.lite.TFLiteConverter.from_keras_model(fixed).convert()
     (HERE / "same.tflite").write_bytes(converted)
-    half = tf.lite.TFLiteConverter.from_keras_model(model)
+    half = tf.lite.TFLiteConverter.from_keras_model(fixed)
     half.optimizations = [tf.lite.Optimize.DEFAULT]
     half.target_spec.supported_types = [tf.float16]
     (HERE / "same_float16.tflite").write_bytes(half.convert())
