@@ -11,6 +11,7 @@ from builder import Builder, StoredTensor
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 PROBABILITIES = ("LOGISTIC", "SOFTMAX")
 STEPS = 256  # of int16 per step of int8
+SMALLEST = 2.0**-26  # scale of a LOGISTIC or SOFTMAX
 
 
 class WideBuilder(Builder):
@@ -20,7 +21,12 @@ class WideBuilder(Builder):
         random = np.random.default_rng(len(self.tensors) + sum(self.tensors[inputs[0]].shape))
         weights = {o.inputs[1] for o in self.operators if o.name in WEIGHTED}
         biases = {o.inputs[2] for o in self.operators if o.name in WEIGHTED and o.inputs[2:]}
+        narrow = set()
+        if self.operators[-1].name == "QUANTIZE" and random.random() < 0.6:
+            narrow = {int(random.choice([*inputs, *outputs]))}
         for index, tensor in enumerate(self.tensors):
+            if index in narrow:
+                continue
             if index in biases and tensor.data is not None:
                 self.tensors[index] = _bias(tensor, random)
             elif tensor.dtype == "int8" and index not in weights:
@@ -32,6 +38,10 @@ class WideBuilder(Builder):
             if operator.name in PROBABILITIES:
                 out = operator.outputs[0]
                 self.tensors[out] = replace(self.tensors[out], scales=(1 / 32768,))
+                source, least = self.tensors[operator.inputs[0]], SMALLEST
+                least /= min(1.0, operator.options.get("Beta", 1.0)) / 2
+                scales = tuple(max(s, least) for s in source.scales)
+                self.tensors[operator.inputs[0]] = replace(source, scales=scales)
         return super().build(inputs, outputs)
 
 

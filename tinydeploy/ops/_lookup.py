@@ -19,7 +19,7 @@ from tinydeploy.ops.base import (
     Stored,
     fused_activation,
     int8_in_out,
-    portable,
+    portable_bytes,
 )
 
 
@@ -136,7 +136,7 @@ def make(
         columns=region,
         in_place=in_place,
         pointwise=True,
-        kernels=portable("lookup"),
+        kernels=portable_bytes("lookup"),
         stored=stored,
         fixed_output=fixed_output or {},
     )

@@ -45,8 +45,9 @@ def sums_fit(call: Call) -> str | None:
     """Sums of int16 products fit 48 bits, and their multipliers are below 2^7."""
     if not on_int16(call):
         return None
-    assert call.input(1).quantization is not None
-    scale = max(call.input(1).quantization.scales)
+    quantization = call.input(1).quantization
+    assert quantization is not None
+    scale = max(quantization.scales)
     real = float(call.input().scale) * scale / float(call.output.scale)
     if real >= _MULTIPLIER_LIMIT:
         return f"a multiplier is {real:.3g}"

@@ -300,6 +300,11 @@ def element_bits(site: Site) -> dict[str, int]:
     return {"bits": 16} if site.call.output.dtype is DType.INT16 else {}
 
 
+def on_int16(site: Site) -> bool:
+    """Accept nodes that write int16."""
+    return site.call.output.dtype is DType.INT16
+
+
 def portable(template: str) -> tuple[Kernel, ...]:
     """Return the kernel list of an operator that has only its portable C kernel.
 

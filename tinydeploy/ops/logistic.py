@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from tinydeploy.ir import DType
+from tinydeploy.numerics import interpolation
 from tinydeploy.numerics.gemmlowp import logistic_int8
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _lookup as lookup
-from tinydeploy.ops.base import PROBABILITY, Array, Call, Op, int8_in_out, portable
+from tinydeploy.ops.base import (
+    PROBABILITY,
+    Array,
+    Call,
+    Kernel,
+    Op,
+    int8_or_int16,
+    on_int16,
+    portable_bytes,
+)
 
 
 def output_is_probability(call: Call) -> str | None:
-    """The output has scale 1/256 and zero point -128."""
-    out = call.output
-    if abs(out.scale - 1 / 256) < 1e-6 / 256 and out.zero_point == -128:
+    """The output has scale 1/256 and zero point -128, of int16 scale 1/32768."""
+    out, wanted = call.output, PROBABILITY[call.output.dtype]
+    if abs(out.scale - wanted.scale) < 1e-6 * wanted.scale and out.zero_point == wanted.zero_point:
         return None
     return f"scale {out.scale:.7g}, zero point {out.zero_point}"
 
 
 def scale_in_range(call: Call) -> str | None:
-    """The input's scale is between 2^-27 and 8."""
-    scale = call.input().scale
-    return None if 2.0**-27 < scale < 8.0 else f"it is {scale:.3g}"
+    """The input's scale is between 2^-27 and 8, 2 of int16."""
+    scale, highest = call.input().scale, 2.0 if call.input().dtype is DType.INT16 else 8.0
+    return None if 2.0**-27 < scale < highest else f"it is {scale:.3g}"
 
 
 def float_table(scale: float, zero_point: int) -> Array:
@@ -51,6 +64,10 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
 
     The latter is TFLite reference_integer_ops::Logistic.
     """
+    if call.output.dtype is DType.INT16:
+        p = wide_params(call)
+        found = interpolation.logistic_int16(values[0].astype(np.int64), p.multiplier, p.shift)
+        return [found.astype(np.int16)]
     return [_table(call, profile)[values[0].astype(np.int64) + 128]]
 
 
@@ -59,11 +76,35 @@ def float_reference(call: Call, values: list[Array]) -> list[Array]:
         return [np.float32(1) / (np.float32(1) + np.exp(-values[0]))]
 
 
+@dataclass(frozen=True, slots=True)
+class WideParams:
+    """Mirror td_logistic_16_params."""
+
+    elements: int
+    multiplier: int
+    shift: int
+    table: Array  # uint16 [256]
+
+
+def wide_params(call: Call) -> WideParams:
+    inp = call.input()
+    row = inp.elements // max(inp.rows, 1)
+    return WideParams(row, *interpolation.sigmoid_scale(inp.scale), interpolation.sigmoids())
+
+
+INT16 = Kernel(
+    "logistic_16",
+    "td_logistic_16",
+    accepts=on_int16,
+    params=lambda site: wide_params(site.call),
+    by_rows=True,
+)
+
 OP = Op(
     name="LOGISTIC",
-    summary="logistic function through an exact 256-entry table",
+    summary="logistic function through a 256-entry table, exact for int8",
     parse=lambda reader: None,
-    checks=(int8_in_out, output_is_probability, scale_in_range),
+    checks=(int8_or_int16, output_is_probability, scale_in_range),
     shape=lambda call: [call.input().shape],
     reference=reference,
     float_reference=float_reference,
@@ -73,5 +114,5 @@ OP = Op(
     columns=lookup.region,
     in_place=lookup.in_place,
     pointwise=True,
-    kernels=portable("lookup"),
+    kernels=(INT16, *portable_bytes("lookup")),
 )

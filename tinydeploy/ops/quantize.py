@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinydeploy.ir import DType
 from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _lookup as lookup
-from tinydeploy.ops.base import Array, Call, Op, int8_in_out, portable
+from tinydeploy.ops.base import Array, Call, Kernel, Op, each_int8_or_int16, portable_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +31,69 @@ def multiplier_in_range(call: Call) -> str | None:
 def _table(call: Call, profile: IntegerProfile) -> Array:
     if call.attributes:
         return np.frombuffer(call.attributes.table, np.int8)
-    inp, output = call.input(), call.output
-    multiplier, shift = quantize_multiplier(float(inp.scale) / float(output.scale))
-    x = lookup.stored_values() - inp.zero_point
-    out = requantize(x, multiplier, shift, single=profile.rounds_once("QUANTIZE"))
-    return np.clip(out + output.zero_point, -128, 127).astype(np.int8)
+    return _requantized(call, lookup.stored_values(), profile)
+
+
+def _requantized(call: Call, values: Array, profile: IntegerProfile) -> Array:
+    p, output = wide_params(call), call.output
+    x = values.astype(np.int64) + p.in_offset
+    out = requantize(x, p.multiplier, p.shift, single=profile.rounds_once("QUANTIZE"))
+    return np.clip(out + p.out_offset, *output.dtype.bounds).astype(output.dtype.numpy)
 
 
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
     """Requantise each value (TFLite reference_ops::Requantize)."""
+    if _wide(call):
+        return [_requantized(call, values[0], profile)]
     return [_table(call, profile)[values[0].astype(np.int64) + 128]]
 
 
+@dataclass(frozen=True, slots=True)
+class WideParams:
+    """Mirror the parameters of quantize_16.c.j2."""
+
+    elements: int
+    in_offset: int
+    multiplier: int
+    shift: int
+    out_offset: int
+
+
+def wide_params(call: Call) -> WideParams:
+    inp, output = call.input(), call.output
+    multiplier, shift = quantize_multiplier(float(inp.scale) / float(output.scale))
+    row = inp.elements // max(inp.rows, 1)
+    return WideParams(row, -inp.zero_point, multiplier, shift, output.zero_point)
+
+
+def _wide(call: Call) -> bool:
+    """Tell whether there are too many values for a table, or they are to become int16."""
+    return DType.INT16 in (call.input().dtype, call.output.dtype)
+
+
+INT16 = Kernel(
+    "quantize_16",
+    "td_quantize_16",
+    accepts=lambda site: _wide(site.call),
+    params=lambda site: wide_params(site.call),
+    constants=lambda site: {
+        "source": 8 * site.call.input().dtype.size,
+        "result": 8 * site.call.output.dtype.size,
+    },
+    by_rows=True,
+)
+
 OP = Op(
     name="QUANTIZE",
-    summary="int8 to int8 through a table; float input at the model's border only",
+    summary="int8 to int8 through a table, from or to int16; float input at the border only",
     parse=lambda reader: None,
-    checks=(int8_in_out, multiplier_in_range),
+    checks=(each_int8_or_int16, multiplier_in_range),
     shape=lambda call: [call.input().shape],
     reference=reference,
     params=lambda call, profile: lookup.Params(call.input().row_bytes, _table(call, profile)),
     region=lookup.region,
     columns=lookup.region,
-    in_place=lookup.in_place,
+    in_place=lambda call, position: call.input().dtype is call.output.dtype,
     pointwise=True,
-    kernels=portable("lookup"),
+    kernels=(INT16, *portable_bytes("lookup")),
 )

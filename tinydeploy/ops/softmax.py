@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from tinydeploy.ir import DType
+from tinydeploy.numerics import interpolation
 from tinydeploy.numerics.gemmlowp import softmax_exponentials, softmax_row
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops.base import (
     PROBABILITY,
     Array,
     Call,
+    Kernel,
     Op,
     RowSource,
     Stored,
-    int8_in_out,
-    portable,
+    int8_or_int16,
+    on_int16,
+    portable_bytes,
 )
 
 
@@ -48,16 +52,21 @@ def parse(reader: Any) -> Attributes:
 
 
 def output_is_probability(call: Call) -> str | None:
-    """The output has scale 1/256 and zero point -128."""
-    out = call.output
-    if abs(out.scale - 1 / 256) < 1e-3 / 256 and out.zero_point == -128:
+    """The output has scale 1/256 and zero point -128, of int16 scale 1/32768."""
+    out, wanted = call.output, PROBABILITY[call.output.dtype]
+    if abs(out.scale - wanted.scale) < 1e-3 * wanted.scale and out.zero_point == wanted.zero_point:
         return None
     return f"scale {out.scale:.7g}, zero point {out.zero_point}"
 
 
 def scale_in_range(call: Call) -> str | None:
-    """The input's scale times beta is at least 2^-26 (TFLite asks for a multiplier above one)."""
+    """The input's scale times beta is at least 2^-26 (TFLite asks for a multiplier above one).
+
+    Of int16 it is below 4, so that distances scaled to 10 / 65535 fit 32 bits.
+    """
     real = call.attributes.beta * call.input().scale
+    if call.input().dtype is DType.INT16:
+        return None if 2.0**-26 < real < 4.0 else f"it is {real:.3g}"
     return None if real * 2**26 > 1.0 else f"it is {real:.3g}"
 
 
@@ -75,6 +84,10 @@ def _table(call: Call) -> Array:
 
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
     """Sum exponentials, scale by a fixed-point reciprocal (TFLite reference_ops::Softmax)."""
+    if call.output.dtype is DType.INT16:
+        p = wide_params(call)
+        rows = interpolation.softmax_row(values[0].astype(np.int64), p.multiplier, p.shift)
+        return [rows.astype(np.int16)]
     table = softmax_exponentials(call.input().scale, call.attributes.beta)
     return [softmax_row(values[0].astype(np.int64), table).astype(np.int8)]
 
@@ -91,15 +104,45 @@ def params(call: Call, profile: IntegerProfile) -> Params:
     return Params(inp.row_bytes // inp.shape[-1], inp.shape[-1], table, len(table))
 
 
+@dataclass(frozen=True, slots=True)
+class WideParams:
+    """Mirror td_softmax_16_params."""
+
+    vectors: int  # per row
+    depth: int
+    multiplier: int
+    shift: int
+    exponentials: Array  # int16 [513]
+    reciprocals: Array  # int16 [513]
+
+
+def wide_params(call: Call) -> WideParams:
+    inp = call.input()
+    return WideParams(
+        inp.elements // inp.rows // inp.shape[-1], inp.shape[-1],
+        *interpolation.softmax_scale(inp.scale, call.attributes.beta),
+        interpolation.exponentials(), interpolation.reciprocals(),
+    )  # fmt: skip
+
+
+INT16 = Kernel(
+    "softmax_16",
+    "td_softmax_16",
+    accepts=on_int16,
+    params=lambda site: wide_params(site.call),
+    by_rows=True,
+)
+
+
 def stored(call: Call) -> Stored:
     return {"Beta": call.attributes.beta}, []
 
 
 OP = Op(
     name="SOFTMAX",
-    summary="softmax over the last axis, exponentials from an exact table",
+    summary="softmax over the last axis, exponentials from a table, exact for int8",
     parse=parse,
-    checks=(int8_in_out, output_is_probability, scale_in_range, depth_in_range),
+    checks=(int8_or_int16, output_is_probability, scale_in_range, depth_in_range),
     shape=lambda call: [call.input().shape],
     reference=reference,
     stored=stored,
@@ -108,5 +151,5 @@ OP = Op(
     params=params,
     region=lambda call: (RowSource(),),
     in_place=lambda call, position: True,
-    kernels=portable("softmax"),
+    kernels=(INT16, *portable_bytes("softmax")),
 )
