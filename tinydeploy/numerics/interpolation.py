@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinydeploy.numerics.fixedpoint import IntArray, quantize_multiplier, requantize_double
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]
 
 _STEPS = 512
 _LOW, _HIGH = -(2**15), 2**15 - 1
@@ -21,7 +22,8 @@ _LOW, _HIGH = -(2**15), 2**15 - 1
 
 def _rounded(x: Floats) -> Floats:
     """Round halves away from zero."""
-    return np.trunc(x + np.copysign(0.5, x))
+    rounded: Floats = np.trunc(x + np.copysign(0.5, x))
+    return rounded
 
 
 def table_of(function: Callable[[Floats], Floats], first: float, last: float) -> NDArray[np.int16]:
@@ -78,7 +80,8 @@ def softmax_row(values: IntArray, multiplier: int, shift: int) -> IntArray:
     mantissa = ((total << headroom) + (1 << 13)) >> 14
     share = interpolated(reciprocals(), np.clip(mantissa - (1 << 15) - (1 << 16), _LOW, _HIGH))
     right = 30 - headroom
-    return np.clip((powers * share + (np.int64(1) << (right - 1))) >> right, 0, _HIGH)
+    found: IntArray = np.clip((powers * share + (np.int64(1) << (right - 1))) >> right, 0, _HIGH)
+    return found
 
 
 @cache
