@@ -147,6 +147,16 @@ def test_feedback_errs_least_on_the_outputs() -> None:
         assert error(with_feedback(scaled, axis, moment, np.rint)) < 0.9 * error(np.rint(scaled))
 
 
+def test_inputs_that_never_vary_are_rounded_to_nearest() -> None:
+    graph = network()
+    still = [[np.full((1, 6, 7, 3), value, np.float32)] for value in (1e4, 1e4)]
+    moment = moments(graph, still, centred=True)[4]
+    weights = default_rng(0).normal(size=(4, 6)) * 3
+    np.testing.assert_array_equal(with_feedback(weights, 0, moment, np.rint), np.rint(weights))
+    nothing = np.zeros((1, 6, 6))
+    np.testing.assert_array_equal(with_feedback(weights, 0, nothing, np.rint), np.rint(weights))
+
+
 def test_moments_are_those_of_what_the_layer_multiplies() -> None:
     """d' H d is the mean square of what weights d give: for all three kinds of layers."""
     graph, samples = network(), samples_of(network(), 2)

@@ -123,8 +123,10 @@ def quantizing(function: F) -> F:
                      help="Take the mean error of each channel out of its bias."),
         click.option("--equalize/--no-equalize", "equalize", default=None,
                      help="Even out the ranges of channels across layers first."),
-        click.option("--rounding", type=click.Choice(["nearest", "squant"]), default=None,
-                     help="Round weights to the nearest, or so that errors cancel (SQuant)."),
+        click.option("--rounding", type=click.Choice(["nearest", "squant", "feedback"]),
+                     default=None,
+                     help="Round weights to the nearest, so that errors cancel (SQuant), or so "
+                     "that outputs err least on the samples (default)."),
         click.option("--ranges", type=click.Choice(["min-max", "percentile", "mse"]), default=None,
                      help="How the range of an activation is taken from its values."),
         click.option("--keep", multiple=True, type=click.IntRange(0), metavar="LAYER",

@@ -29,6 +29,7 @@ Reals = NDArray[np.float64]
 # mean of the diagonal, keeps inputs that hardly vary from being asked to make up for others.
 MOST_SAMPLES = 64
 _DAMPING = 0.01
+_NOISE = 1e-9  # share of the inputs' power
 
 
 def moments(
@@ -49,8 +50,7 @@ def moments(
         values = run_floats(graph, samples[k * len(samples) // count])
         for position, node in layers:
             x = _inputs(graph, node, values[node.inputs[0] or 0])
-            square = np.matmul(x.transpose(0, 2, 1), x).astype(np.float64)
-            total = x.sum(axis=1, dtype=np.float64)
+            square, total = np.matmul(x.transpose(0, 2, 1), x), x.sum(axis=1)
             if position in sums:
                 before = sums[position]
                 square, total = before[0] + square, before[1] + total
@@ -60,13 +60,15 @@ def moments(
     for position, (square, total, n) in sums.items():
         mean = total / n
         outer = mean[:, :, None] * mean[:, None, :] if centred else 0.0
-        result[position] = square / n - outer
+        # Inputs that never vary have a covariance of rounding errors: keep it well above those.
+        power = np.trace(square, axis1=1, axis2=2)[:, None, None] / (n * square.shape[1])
+        result[position] = square / n - outer + _NOISE * power * np.eye(square.shape[1])
     return result
 
 
 def _inputs(graph: Graph, node: Node, x: Array) -> Array:
     """Return what meets the weights of each group of channels: [groups, places, taps]."""
-    call = Call(graph, node)
+    call, x = Call(graph, node), x.astype(np.float64)
     if node.op == "FULLY_CONNECTED":
         return x.reshape(1, -1, call.input(1).shape[1])
     taps = window.patches(x, window.convolution(call), 0)
