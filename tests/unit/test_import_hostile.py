@@ -280,6 +280,11 @@ def unary(
         ("SOFTMAX", (4, 4), [], {"Beta": float("nan")}),
         ("SOFTMAX", (1, 5000), [], {"Beta": 1.0}),
         ("LOGISTIC", (4, 4), [], {}),
+        ("LEAKY_RELU", (4, 4), [], {"Alpha": float("nan")}),
+        ("LEAKY_RELU", (4, 4), [], {"Alpha": -1e30}),
+        ("PRELU", (4, 4), [], {}),
+        ("PRELU", (4, 4), [[1, 2, 3, 4]], {}),
+        ("TANH", (4, 4), [], {}),
         ("ADD", (4, 4), [], {}),
         ("MUL", (4, 4), [], {}),
         ("MAX_POOL_2D", (1, 4, 4, 1), [],
@@ -298,6 +303,19 @@ def test_absurd_operators(
     began = time.perf_counter()
     refused(unary(op, shape, extra, **options))
     assert time.perf_counter() - began < SECONDS
+
+
+@pytest.mark.parametrize("op", ["HARD_SWISH", "RELU", "LEAKY_RELU", "ABS", "RSQRT"])
+@pytest.mark.parametrize("scales", [(2.0**60, 2.0**-60), (2.0**60, 2.0**60)])
+def test_scales_without_multiplier(op: str, scales: tuple[float, float]) -> None:
+    b = Builder()
+    x, y = b.tensor((4, 4), scale=scales[0]), b.tensor((4, 4), scale=scales[1])
+    b.operator(op, [x], y)
+    content = b.build([x], [y])
+    if scales[0] > scales[1] or op in ("HARD_SWISH", "RSQRT"):
+        refused(content)
+    else:
+        assert survive(content) is not None
 
 
 def chain(

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builder import Builder
 from hostlib import STRICT, compile_c
 
 from tinydeploy.codegen.lut import c_source, intel_hex, words
 from tinydeploy.numerics.lut import genetic, integer, piecewise
 from tinydeploy.numerics.lut.functions import FUNCTIONS
 from tinydeploy.numerics.lut.piecewise import Samples, grid
+from tinydeploy.verify.litert import LiteRt
 
 # Mean squared errors of GQA-LUT's released parameters, 8 and 16 segments, on a grid of 0.01.
 PUBLISHED = {
@@ -137,3 +139,15 @@ def test_interpolation_of_513_entries(name: str) -> None:
     exact = np.clip(function.of(x * scale) / 2.0**-15, -32768, 32767)
     # 4 of the curvature and 8 of the step, which is 1/65536 short of 128 inputs.
     assert np.abs(integer.interpolate(table, x) - exact).max() < 10
+
+
+@pytest.mark.parametrize(("op", "scale"), [("EXP", 1e-4), ("EXP", 2.0**-13), ("GELU", 2.7e-4)])
+def test_interpolation_is_that_of_litert(op: str, scale: float) -> None:
+    x = np.arange(-32768, 32768)
+    b = Builder()
+    inp = b.tensor((1, 65536), "int16", scale, 0)
+    out = b.tensor((1, 65536), "int16", 7 * scale, 0)
+    b.operator(op, [inp], out)
+    wanted = LiteRt(b.build([inp], [out])).run([x.astype(np.int16)[None]])[0][0]
+    table = integer.interpolation_table(FUNCTIONS[op.lower()], scale, 7 * scale)
+    np.testing.assert_array_equal(integer.interpolate(table, x), wanted)

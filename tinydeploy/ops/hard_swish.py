@@ -27,10 +27,10 @@ def _output_multiplier(call: Call) -> tuple[int, int]:
 
 def scales_usable(call: Call) -> str | None:
     """The input's scale is at most 128 times the output's, and below 2^10."""
-    scale = float(call.input().scale)
-    if scale < 2.0**10 and _output_multiplier(call)[1] <= 0:
+    scale, out = float(call.input().scale), float(call.output.scale)
+    if scale < 2.0**10 and scale < 2.0**8 * out and _output_multiplier(call)[1] <= 0:
         return None
-    return f"input {scale:.3g}, output {call.output.scale:.3g}"
+    return f"input {scale:.3g}, output {out:.3g}"
 
 
 def _high_mul(a: IntArray, b: int | IntArray, *, rounded: bool) -> IntArray:

@@ -94,21 +94,34 @@ def interpolation_table(
 ) -> NDArray[np.int16]:
     """Return 513 values for interpolation over all int16 inputs (zero points 0).
 
-    TensorFlow Lite, kernels/internal/common.h, LUTPopulateInt16, in float64: each value is moved
-    by half the error that interpolation makes in the middle of its step.
+    TensorFlow Lite, kernels/internal/common.h, LUTPopulateInt16, in float32 but for the function
+    itself: each value is moved by half the error that interpolation makes in the middle of its
+    step.
     """
-    step = input_scale * 65535 / 512
-    x: Floats = -32768 * input_scale + np.arange(513).astype(np.float64) * step
+    low, high = (np.float32(input_scale) * np.float32(v) for v in (-32768, 32767))
+    step = (high - low) / np.float32(512)
+    span = np.float32(output_scale) * np.float32(32767) - np.float32(output_scale) * np.float32(
+        -32768
+    )
+    per_unit = np.float32(65536) / span
+    x = low + np.arange(513, dtype=np.float32) * step
+    x[-1] = high
 
-    def stored(at: Floats) -> Floats:
-        result: Floats = function.of(at) * (65536 / (65535 * output_scale))
-        return result
+    def stored(at: NDArray[np.float32]) -> Floats:
+        real = function.of(at.astype(np.float64)).astype(np.float32)
+        return (real * per_unit).astype(np.float64)
 
-    here, middle = stored(x), np.round(stored(x[:-1] + step / 2))
-    error = np.round((here[1:] + np.round(here[:-1])) / 2) - middle
-    values = np.append(np.round(here[:-1]) - np.round(error / 2), np.round(here[-1]))
+    here, middle = stored(x), _rounded(stored(x[:-1] + step / np.float32(2)))
+    error = _rounded((here[1:] + _rounded(here[:-1])) / 2) - middle
+    values = np.append(_rounded(here[:-1]) - _rounded(error / 2), _rounded(here[-1]))
     table: NDArray[np.int16] = np.clip(values, -32768, 32767).astype(np.int16)
     return table
+
+
+def _rounded(x: Floats) -> Floats:
+    """Round halves away from zero."""
+    result: Floats = np.trunc(x + np.copysign(0.5, x))
+    return result
 
 
 def interpolate(table: NDArray[np.int16], x: Ints) -> Ints:
