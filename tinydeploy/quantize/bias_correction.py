@@ -58,7 +58,8 @@ def correct_biases(
             source, weights = node.inputs[0], node.inputs[1]
             assert source is not None and weights is not None
             given = np.mean([to_real(integers, source, own[source]) for own in held], axis=0)
-            shift = _mean_output(floats, layer, means[source], None) - _mean_output(
+            mean = means[layer.inputs[0] or 0]  # `source` may be what was unpacked of that
+            shift = _mean_output(floats, layer, mean, None) - _mean_output(
                 floats, layer, given, _real_weights(tensors[weights])
             )
             node = nodes[position] = _shifted(tensors, node, shift)

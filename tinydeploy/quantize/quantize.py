@@ -17,6 +17,7 @@ from tinydeploy.quantize.calibrate import Progress, Statistics, calibrate, quiet
 from tinydeploy.quantize.data_free import made_up_samples, warning
 from tinydeploy.quantize.equalize import equalize
 from tinydeploy.quantize.feedback import moments
+from tinydeploy.quantize.narrow import narrowed
 from tinydeploy.quantize.normal import WEIGHTS_AXIS, normalise
 from tinydeploy.quantize.ranges import METHODS
 from tinydeploy.quantize.rewrite import store_activations, to_integer
@@ -36,6 +37,7 @@ class Settings:
     rounding: one of rounding.ROUNDINGS.
     equalize, correct_bias: whether to use those methods.
     codebooks: whether weights of 4 bits may be indices into 16 values of their tensor's own.
+    narrow: bits of tensors, by index, that are kept in fewer than 8 between layers.
     input_range: of the inputs that are made up where there are no samples.
     """
 
@@ -47,6 +49,7 @@ class Settings:
     equalize: bool = False
     correct_bias: bool = True
     codebooks: bool = False
+    narrow: Mapping[int, int] = field(default_factory=dict)
     input_range: tuple[float, float] | None = None
 
     def bits_of(self, position: int) -> int:
@@ -121,7 +124,7 @@ def quantize(
     weights = store_weights(
         floats, stored, settings.bits_of, settings.rounding, settings.codebooks, seen
     )
-    integers = to_integer(floats, stored, weights)
+    integers = narrowed(to_integer(floats, stored, weights), statistics, settings.narrow)
     if settings.correct_bias:
         integers = correct_biases(floats, integers, samples, progress)
     return Quantized(floats, integers, statistics, settings, samples, warnings)
