@@ -68,6 +68,8 @@ WINDOWS: dict[str, Callable[[Net, str], str]] = {
     "hard sigmoid": lambda n, x: n.add("HardSigmoid", conv(n, x, 4, 6)),
     "hard sigmoid of pytorch": lambda n, x: n.add("HardSigmoid", conv(n, x, 4, 6), alpha=1 / 6),
     "hard swish": lambda n, x: n.add("HardSwish", conv(n, x, 4, 6)),
+    "prelu": lambda n, x: n.add("PRelu", conv(n, x, 4, 6), n.constant([0.2])),
+    "sine and root": lambda n, x: n.add("Sin", n.add("Sqrt", n.add("Abs", conv(n, x, 4, 6)))),
     "elu": lambda n, x: n.add("Elu", conv(n, x, 4, 6)),
     "softmax over channels": lambda n, x: n.add("Softmax", conv(n, x, 4, 6), axis=1),
     "mean over the image": lambda n, x: n.add(
@@ -167,8 +169,15 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
     assert kinds(assert_agrees(net.model(x), tmp_path)) == ["CONV_2D", "MEAN", "SOFTMAX"]
 
 
+@pytest.mark.parametrize("form", ["none", "tanh"])
+def test_gelu(form: str, tmp_path: Path) -> None:
+    net = Net(20)
+    x = net.add("Gelu", conv(net, net.input(1, 4, 9, 11), 4, 6), approximate=form)
+    assert kinds(assert_agrees(net.model(x), tmp_path)) == ["CONV_2D", "GELU"]
+
+
 REFUSED: dict[str, Callable[[Net, str], str]] = {
-    "not supported": lambda n, x: n.add("Sin", n.add("LRN", x, size=3)),
+    "not supported": lambda n, x: n.add("LRN", x, size=3),
     "computed": lambda n, x: n.add("Conv", x, x),
     "mode": lambda n, x: n.add("Pad", x, n.constant([0] * 7 + [1], np.int64), mode="reflect"),
     "linear": lambda n, x: n.add("Resize", x, "", n.constant([1, 1, 2, 2]), mode="linear"),

@@ -161,6 +161,14 @@ def test_sizes_that_are_not_known(tmp_path: Path) -> None:
     shape = net.constant([1 << 20, 1 << 20], np.int64)
     grown = net.add("ConstantOfShape", shape)
     refused(net.model(net.add("Add", x, grown)), tmp_path, "so many elements")
+    net = Net()
+    x, tall = net.input(1, 4), net.constant(np.zeros((1 << 16, 1)))
+    grown = net.add("Expand", tall, net.constant([1, 1 << 16], np.int64))
+    refused(net.model(net.add("Add", x, grown)), tmp_path, "so many elements")
+    net = Net()
+    x, wide = net.input(1, 4), net.constant(np.zeros((2, 1 << 16)))
+    grown = net.add("Gather", wide, net.constant(np.zeros(1 << 16), np.int64))
+    refused(net.model(net.add("Add", x, grown)), tmp_path, "so many elements")
 
 
 def test_versions_and_domains(tmp_path: Path) -> None:

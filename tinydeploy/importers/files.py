@@ -31,7 +31,7 @@ def read_bounded(path: Path) -> bytes:
         raise ModelError("the model file cannot be read", reason, where=str(path)) from error
 
 
-def safe_text(raw: bytes | None, limit: int = 96) -> str:
+def safe_text(raw: bytes | str | None, limit: int = 96) -> str:
     """Return a name from the file as printable text of bounded length."""
-    text = (raw or b"").decode("utf-8", "replace")[:limit]
-    return re.sub(r"[^\x20-\x7e]", "?", text)
+    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw or ""
+    return re.sub(r"[^\x20-\x7e]", "?", text[:limit])

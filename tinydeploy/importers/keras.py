@@ -66,7 +66,7 @@ def _check_file(path: Path) -> bytes:
         except _DAMAGE as error:
             raise ModelError(
                 "this is not a .keras model",
-                safe_text(str(error).encode()),
+                safe_text(str(error)),
                 "save it with model.save('model.keras')",
                 str(path),
             ) from error
@@ -91,7 +91,7 @@ def _check_code(config: Any, path: Path) -> None:
         if not own or kind in ("Lambda", "__lambda__", "function"):
             raise ModelError(
                 "the model holds code that would run while it is read",
-                safe_text(f"'{kind}' of {module}".encode("utf-8", "replace")),
+                safe_text(f"'{kind}' of {module}"),
                 _CODE_HINT,
                 str(path),
             )
@@ -113,7 +113,7 @@ def _check_folder(path: Path) -> bytes:
         if file.is_symlink():
             raise ModelError(
                 "the SavedModel keeps data outside its folder",
-                f"'{safe_text(file.name.encode('utf-8', 'replace'))}' is a link",
+                f"'{safe_text(file.name)}' is a link",
                 "replace the link by the file",
                 str(path),
             )
@@ -157,7 +157,7 @@ def _convert(path: Path) -> bytes:
         if done.returncode == 0 and out.is_file():
             return read_bounded(out)
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    said = safe_text(lines[-1].encode() if lines else b"", 200)
+    said = safe_text(lines[-1] if lines else b"", 200)
     if "Lambda" in said or "deserializ" in said or "unsafe" in said:
         raise ModelError(
             "the model holds code that would run while it is read",

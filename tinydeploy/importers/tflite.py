@@ -55,7 +55,7 @@ def read_bytes(data: bytes, name: str) -> Graph:
             "give a TensorFlow Lite flatbuffer",
         )
     try:
-        graph = _Reader(data, safe_text(name.encode("utf-8", "replace"))).graph()
+        graph = _Reader(data, safe_text(name)).graph()
     except _DAMAGE as error:
         detail = str(error).splitlines()[0][:120] if str(error) else ""
         raise ModelError(

@@ -59,18 +59,26 @@ def compute(node: Operator, proto: Any) -> list[Value]:
 
 def _bound(node: Operator, arrays: list[Array]) -> None:
     """Refuse results that would take much memory or time."""
+    shapes = [a.shape for a in arrays]
     if node.kind in ("ConstantOfShape", "Expand"):
-        shape = [int(v) for v in arrays[-1].reshape(-1)[:64]]
-        size = float(np.prod([max(s, 1) for s in shape], dtype=np.float64))
+        shapes = [tuple(max(int(v), 1) for v in arrays[-1].reshape(-1)[:64]), *shapes[:-1]]
+        size = _broadcast(shapes)
     elif node.kind == "Range":
         start, limit, delta = (float(a.reshape(-1)[0]) for a in arrays[:3])
         size = abs(limit - start) / abs(delta) if delta else float("inf")
+    elif node.kind == "Gather":
+        size = float(arrays[0].size) * arrays[-1].size
+    elif _broadcast(shapes) <= MAX_ELEMENTS:
+        return
     else:
-        try:
-            size = float(np.prod(np.broadcast_shapes(*(a.shape for a in arrays)), dtype=np.float64))
-        except ValueError:
-            size = 0.0  # the operator does not broadcast
-        if size <= MAX_ELEMENTS:
-            return
+        size = float("inf")
     if not size <= _SMALL:
         node.refuse("a constant result of so many elements")
+
+
+def _broadcast(shapes: list[tuple[int, ...]]) -> float:
+    """Return the elements that arrays broadcast to; their sum where they do not broadcast."""
+    try:
+        return float(np.prod(np.broadcast_shapes(*shapes), dtype=np.float64))
+    except ValueError:
+        return float(sum(np.prod(s, dtype=np.float64) for s in shapes))

@@ -34,7 +34,7 @@ def parse(data: bytes, path: Path) -> Any:
     except (DecodeError, ValueError, RecursionError) as error:
         raise ModelError(
             "this is not an .onnx model",
-            safe_text(str(error).encode()),
+            safe_text(str(error)),
             "it may be truncated; export it again",
             str(path),
         ) from error
@@ -72,7 +72,7 @@ def array_of(tensor: Any, folder: Path) -> Array:
     """
     from onnx import TensorProto, numpy_helper
 
-    name = safe_text(tensor.name.encode())
+    name = safe_text(tensor.name)
     shape = tuple(int(d) for d in tensor.dims)
     if any(s < 0 for s in shape) or math.prod(shape) > MAX_ELEMENTS or len(shape) > 8:
         raise ModelError("a constant has an absurdly large shape", f"{list(shape)}", where=name)
@@ -84,7 +84,7 @@ def array_of(tensor: Any, folder: Path) -> Array:
     except (ValueError, TypeError, KeyError, IndexError, NotImplementedError) as error:
         raise ModelError(
             "a constant does not hold what its shape and type say",
-            safe_text(str(error).encode()),
+            safe_text(str(error)),
             "the file may be damaged; export it again",
             name,
         ) from error
@@ -109,7 +109,7 @@ def _external(tensor: Any, folder: Path, name: str) -> bytes:
     if refused or not (inside / given).resolve().is_relative_to(inside):
         raise ModelError(
             "the model keeps data outside its folder",
-            f"'{safe_text(location.encode())}'",
+            f"'{safe_text(location)}'",
             _DATA_HINT,
             name,
         )
@@ -131,7 +131,7 @@ def _external(tensor: Any, folder: Path, name: str) -> bytes:
 
 def input_shape(info: Any) -> tuple[int, ...]:
     """Return the fixed shape of a graph input; a symbolic first axis, the batch, is 1."""
-    name = safe_text(info.name.encode())
+    name = safe_text(info.name)
     if not info.type.HasField("tensor_type") or not info.type.tensor_type.HasField("shape"):
         raise ModelError("an input is not a tensor of known rank", "", "", name)
     shape = []
@@ -140,7 +140,7 @@ def input_shape(info: Any) -> tuple[int, ...]:
         if not known and position > 0:
             raise ModelError(
                 "an input has an axis of unknown size",
-                f"axis {position} is '{safe_text(axis.dim_param.encode(), 40) or '?'}'",
+                f"axis {position} is '{safe_text(axis.dim_param, 40) or '?'}'",
                 "export the model with fixed sizes; only the batch may be dynamic",
                 name,
             )

@@ -130,6 +130,15 @@ def leaky_relu(b: Builder, node: Operator) -> list[Value]:
     return [b.same("LEAKY_RELU", node.computed(), Attributes(alpha), node.name)]
 
 
+def prelu(b: Builder, node: Operator) -> list[Value]:
+    """PRelu with one slope for all elements."""
+    x, slopes = node.computed(), node.known(1, "a slope").array.reshape(-1)
+    if not slopes.size or not np.all(slopes == slopes[0]):
+        node.refuse("a slope per channel", "use one slope for all: nn.PReLU()")
+    slope = b.constant(f"{node.name}_slope", slopes[:1])
+    return [x.on(b.emit("PRELU", (x.index, slope), None, node.name))]
+
+
 def elu(b: Builder, node: Operator) -> list[Value]:
     """Elu with alpha 1."""
     if float(node.attributes.get("alpha", 1.0)) != 1.0:

@@ -46,13 +46,13 @@ def read_file(path: Path) -> Graph:
     """
     data = read_bounded(path)
     model = load.parse(data, path)
-    name = safe_text(path.stem.encode("utf-8", "replace"))
+    name = safe_text(path.stem)
     try:
         graph = _Reader(model, name, path.parent).graph()
     except _DAMAGE as error:
         raise ModelError(
             "the model file is damaged",
-            f"{type(error).__name__}: {safe_text(str(error).encode())}",
+            f"{type(error).__name__}: {safe_text(str(error))}",
             "it may be truncated; export it again",
             str(path),
         ) from error
@@ -82,9 +82,7 @@ class _Reader:
         for info in self.proto.output:
             value = self._value(info.name, "the list of outputs")
             if isinstance(value, Known):
-                raise ModelError(
-                    "an output of the model is constant", f"'{safe_text(info.name.encode())}'"
-                )
+                raise ModelError("an output of the model is constant", f"'{safe_text(info.name)}'")
             index, order = self._output(value)
             outputs.append(index)
             output_axes.append(order)
@@ -110,9 +108,7 @@ class _Reader:
             or not (node.op_type in HANDLERS or fold.folds(node.op_type))
         )
         if unknown:
-            listed = ", ".join(
-                f"{safe_text(k.encode(), 60)} ({n}x)" for k, n in unknown.most_common(9)
-            )
+            listed = ", ".join(f"{safe_text(k, 60)} ({n}x)" for k, n in unknown.most_common(9))
             raise ModelError(
                 "the model uses ONNX operators that are not supported",
                 listed,
@@ -130,7 +126,7 @@ class _Reader:
         for info in self.proto.input:
             if info.name in self.values:
                 continue  # a constant listed among the inputs, as old files have it
-            name = safe_text(info.name.encode())
+            name = safe_text(info.name)
             kind = info.type.tensor_type.elem_type
             if kind not in kinds:
                 raise ModelError(
@@ -162,7 +158,7 @@ class _Reader:
         if value is None:
             raise ModelError(
                 "a node reads a value that nothing has produced yet",
-                f"'{safe_text(name.encode())}' is part of a cycle or never written",
+                f"'{safe_text(name)}' is part of a cycle or never written",
                 where=reader,
             )
         return value
@@ -171,7 +167,7 @@ class _Reader:
         from onnx import helper
 
         outputs = tuple(proto.output)
-        name = safe_text((outputs[0] if outputs else "").encode()) or f"node {position}"
+        name = safe_text(outputs[0] if outputs else "") or f"node {position}"
         kind = proto.op_type
         inputs = tuple(self._value(n, name) if n else None for n in proto.input)
         attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
@@ -188,7 +184,7 @@ class _Reader:
             results = fold.compute(node, proto)
         for output, value in zip(outputs, results, strict=False):
             if output in self.values:
-                raise ModelError("a value is written twice", f"'{safe_text(output.encode())}'")
+                raise ModelError("a value is written twice", f"'{safe_text(output)}'")
             if output:
                 self.values[output] = value
 
