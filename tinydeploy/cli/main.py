@@ -20,6 +20,7 @@ COMMANDS = {
     "verify": "Run a deployment folder and compare every output bit.",
     "profile": "Count what each node of a deployment folder costs.",
     "tune": "Find the fastest kernel of each node by measuring.",
+    "check": "Compare models with a budget: size, exactness, speed; for CI.",
     "bench": "Tabulate what models cost on targets.",
     "lut": "Tabulate a nonlinear function for integer code or hardware.",
     "targets": "List the boards and machines.",
