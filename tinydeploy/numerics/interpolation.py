@@ -39,7 +39,8 @@ def table_of(function: Callable[[Floats], Floats], first: float, last: float) ->
     error = _rounded((function(after) * unit + value) / 2) - _rounded(function(x + step / 2) * unit)
     end = _rounded(function(np.array([last])) * unit)
     entries = np.append(value - _rounded(error / 2), end)
-    return np.clip(entries, _LOW, _HIGH).astype(np.int16)
+    table: NDArray[np.int16] = np.clip(entries, _LOW, _HIGH).astype(np.int16)
+    return table
 
 
 def interpolated(table: NDArray[np.int16], x: IntArray) -> IntArray:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tinydeploy.ir import DType
+from tinydeploy.ir import DType, Tensor
 from tinydeploy.numerics.fixedpoint import IntArray, quantize_multiplier, requantize
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _elementwise as elementwise
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import Array, Call, Op, int8_or_int16, portable
+from tinydeploy.ops.base import Array, Call, Op, Stored, fused_activation, int8_or_int16, portable
 
 # TFLite add.cc: inputs are scaled up by so many bits before they meet, to fill the int32 range.
 LEFT_SHIFT = {DType.INT8: 20, DType.INT16: 15}
@@ -99,6 +100,18 @@ def _reference(sign: int) -> Callable[[Call, list[Array], IntegerProfile], list[
     return reference
 
 
+def _power_of_two_int16(tensor: Tensor | None) -> bool:
+    """Tell whether TFLite add.cc would take a tensor for its path without multipliers."""
+    if tensor is None or tensor.dtype is not DType.INT16 or tensor.quantization is None:
+        return False
+    return math.frexp(tensor.scale)[0] == 0.5
+
+
+def stored(call: Call) -> Stored:
+    options, constants = fused_activation(call)
+    return {**options, "PotScaleInt16": False}, constants
+
+
 def make(name: str, summary: str, options: str, sign: int) -> Op:
     """Return the operator for a sign of the second input."""
 
@@ -106,6 +119,9 @@ def make(name: str, summary: str, options: str, sign: int) -> Op:
         import tflite
 
         table = reader.options(getattr(tflite, options))
+        tensors = (*reader.inputs, *reader.outputs)
+        if table.PotScaleInt16() and all(map(_power_of_two_int16, tensors)):
+            reader.refuse("int16 scales that are powers of two, declared for shifts alone")
         return Attributes(reader.activation(table.FusedActivationFunction()))
 
     def float_reference(call: Call, values: list[Array]) -> list[Array]:
@@ -118,6 +134,7 @@ def make(name: str, summary: str, options: str, sign: int) -> Op:
         checks=(int8_or_int16, elementwise.shapes_broadcast, scales_usable),
         shape=elementwise.shape,
         reference=_reference(sign),
+        stored=stored,
         float_reference=float_reference,
         params=lambda call, profile: params(call, sign),
         region=elementwise.region,
