@@ -64,7 +64,7 @@ def levels_of(stats: Statistics, q: Quantization, bits: int) -> NDArray[np.int64
 
 
 def can_narrow(graph: Graph) -> list[int]:
-    """Return the tensors that could be kept narrow: int8, between two nodes, several rows."""
+    """Return the tensors that could be kept narrow: between two nodes, with several rows."""
     border = {*graph.inputs, *graph.outputs}
     read = {i for n in graph.nodes for i in n.inputs}
     return [
@@ -72,7 +72,7 @@ def can_narrow(graph: Graph) -> list[int]:
         for n in graph.nodes
         for o in n.outputs
         if o not in border and o in read and graph.tensors[o].rows > 1
-        and graph.tensors[o].dtype is DType.INT8 and n.op not in ("NARROW", "WIDEN")
+        and n.op not in ("NARROW", "WIDEN")
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tinydeploy.importers import tdm
@@ -20,7 +21,7 @@ from tinydeploy.quantize.feedback import moments
 from tinydeploy.quantize.narrow import narrowed
 from tinydeploy.quantize.normal import WEIGHTS_AXIS, normalise
 from tinydeploy.quantize.ranges import METHODS
-from tinydeploy.quantize.rewrite import store_activations, to_integer
+from tinydeploy.quantize.rewrite import Activations, store_activations, to_integer
 from tinydeploy.quantize.rounding import store_weights
 
 Array = NDArray[Any]
@@ -95,6 +96,22 @@ class Quantized:
         return tdm.to_bytes(self.model, about)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Studied:
+    """Hold a float graph in normal form and what was seen of its values.
+
+    `moments` are those of feedback.moments, empty where rounding needs none.
+    """
+
+    floats: Graph
+    statistics: Mapping[int, Statistics]
+    stored: Activations
+    moments: Mapping[int, NDArray[np.float64]]
+    settings: Settings
+    samples: Samples
+    warnings: tuple[str, ...] = ()
+
+
 def quantize(
     graph: Graph,
     samples: Samples | None,
@@ -106,6 +123,14 @@ def quantize(
     Without samples some are made up, which the result's warnings say.
     Raises ModelError for what cannot be quantised, UsageError for samples that cannot be used.
     """
+    studied = study(graph, samples, settings, progress)
+    return store(studied, settings.node_bits, settings.narrow, progress)
+
+
+def study(
+    graph: Graph, samples: Samples | None, settings: Settings, progress: Progress = quiet
+) -> Studied:
+    """Return what quantising a network rests on, whatever bits its tensors get."""
     floats = normalise(graph)
     if settings.equalize:
         floats = equalize(floats)
@@ -121,10 +146,20 @@ def quantize(
     seen = {}
     if settings.rounding == "feedback":
         seen = moments(floats, samples, settings.correct_bias, progress)
+    return Studied(floats, statistics, stored, seen, settings, samples, warnings)
+
+
+def store(
+    studied: Studied, node_bits: Mapping[int, int], narrow: Mapping[int, int],
+    progress: Progress = quiet,
+) -> Quantized:  # fmt: skip
+    """Return a studied network in integers, with bits of its own for some weights and tensors."""
+    s = studied
+    settings = replace(s.settings, node_bits=node_bits, narrow=narrow)
     weights = store_weights(
-        floats, stored, settings.bits_of, settings.rounding, settings.codebooks, seen
+        s.floats, s.stored, settings.bits_of, settings.rounding, settings.codebooks, s.moments
     )
-    integers = narrowed(to_integer(floats, stored, weights), statistics, settings.narrow)
+    integers = narrowed(to_integer(s.floats, s.stored, weights), s.statistics, narrow)
     if settings.correct_bias:
-        integers = correct_biases(floats, integers, samples, progress)
-    return Quantized(floats, integers, statistics, settings, samples, warnings)
+        integers = correct_biases(s.floats, integers, s.samples, progress)
+    return Quantized(s.floats, integers, s.statistics, settings, s.samples, s.warnings)
