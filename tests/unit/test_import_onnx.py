@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from onnx_lab import Net, assert_agrees, in_graph_order, kinds, wanted
 
 from tinydeploy.errors import ModelError
 from tinydeploy.importers import read_model
+from tinydeploy.importers.onnx.handlers import HANDLERS
 from tinydeploy.ops.execute import run_floats
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -194,3 +196,11 @@ def test_what_is_not_supported_is_refused(why: str, tmp_path: Path) -> None:
     model = net.model(REFUSED[why](net, net.input(1, 4, 9, 11)))
     with pytest.raises(ModelError, match=why):
         assert_agrees(model, tmp_path)
+
+
+def test_the_documentation_lists_every_operator() -> None:
+    page = (MODELS.parents[1] / "docs" / "import.md").read_text()
+    rows = page[page.index("## ONNX operators") : page.index("### QDQ models")]
+    listed = set(re.findall(r"\b[A-Z][A-Za-z]+\b", "".join(
+        line.split("|")[1] for line in rows.splitlines() if line.startswith("|"))))  # fmt: skip
+    assert listed == set(HANDLERS)
