@@ -4,8 +4,9 @@ A layer's output channel divided by s and the next layer's weights for it multip
 the network's function as it is, where what lies between is positive-homogeneous: f(x / s) =
 f(x) / s for s > 0 (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
 Correction", ICCV 2019, section 4.1). RELU6 is not, so such pairs are left alone. Where weights
-have a scale per output channel the first layer gains nothing, and the whole little: measured on
-the MLPerf Tiny models, it is no default.
+have a scale per output channel the first layer gains nothing. Measured on the MLPerf Tiny models
+it gains 4 dB on one network alone, next to nothing beside bias correction, and costs 3 dB on
+another: it is no default.
 """
 
 from __future__ import annotations
