@@ -186,6 +186,10 @@ REFUSED: dict[str, Callable[[Net, str], str]] = {
     "value of": lambda n, x: n.add(
         "Pad", x, n.constant([0] * 7 + [1], np.int64), n.constant(1.0)),
     "bounds": lambda n, x: n.add("Clip", x, n.constant(-3), n.constant(4)),
+    "training_mode": lambda n, x: n.add("Dropout", x, n.constant(0.5), n.constant(True, bool)),
+    "aspect ratio": lambda n, x: n.add(
+        "Resize", x, "", "", n.constant([1, 4, 18, 22], np.int64), mode="nearest",
+        keep_aspect_ratio_policy="not_larger"),
     "dilations": lambda n, x: n.add("MaxPool", x, kernel_shape=[2, 2], dilations=[2, 2]),
 }  # fmt: skip
 

@@ -230,6 +230,8 @@ def reduce_mean(b: Builder, node: Operator) -> list[Value]:
 
 def same_value(b: Builder, node: Operator) -> list[Value]:
     """Identity, and Dropout outside training."""
+    if node.optional(2) is not None and node.known(2, "a training mode").array.any():
+        node.refuse("training_mode", "export the model for inference (model.eval())")
     return [node.input()]
 
 

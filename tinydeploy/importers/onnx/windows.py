@@ -244,8 +244,9 @@ def resize(b: Builder, node: Operator) -> list[Value]:
     x, order, index = _image(b, node)
     if node.attributes.get("mode", b"nearest") != b"nearest":
         node.refuse(f"mode {node.attributes['mode'][:40]!r}", "use nearest neighbour")
-    if "axes" in node.attributes or len(x.shape) != 4:
-        node.refuse("axes, or of a signal")
+    policy = node.attributes.get("keep_aspect_ratio_policy", b"stretch")
+    if "axes" in node.attributes or len(x.shape) != 4 or policy != b"stretch":
+        node.refuse("axes, of a signal, or with an aspect ratio to keep")
     sizes = node.integers(3, "sizes")
     scales = [1.0] * 4
     if sizes:
