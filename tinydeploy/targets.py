@@ -20,6 +20,8 @@ _PREFIX = re.compile(r"[a-z0-9_-]{0,40}")
 _PROGRAM = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 _FLAG = re.compile(r"-[A-Za-z0-9=.,+_-]{1,80}")
 _ARGUMENT = re.compile(r"[A-Za-z0-9=.,:+_/-]{1,120}")
+_CONFIGURATION = re.compile(r"(?!-)(?!.*\.\.)[A-Za-z0-9._/-]{0,80}")
+_USB = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 _LARGEST_FILE = 65_536
 
 
@@ -90,6 +92,26 @@ class Qemu(_Table, frozen=True, kw_only=True):
     args: tuple[str, ...] = ()
 
 
+class Flash(_Table, frozen=True, kw_only=True):
+    """Say how firmware gets onto the board: the programs that can, the best first.
+
+    `pyocd`, `probe_rs` and `esptool` are the part's name there, `openocd` is a configuration file
+    of OpenOCD's, `uf2_family` is the part's number in UF2 files (0: it takes none); `usb` has the
+    vendor and product of the board's debug or serial port, such as "0483:374b".
+    """
+
+    order: tuple[
+        Literal["probe-rs", "pyocd", "openocd", "esptool", "picotool", "uf2", "gdb"], ...
+    ] = ()
+    pyocd: str = ""
+    openocd: str = ""
+    probe_rs: str = ""
+    uf2_family: int = 0
+    esptool: str = ""
+    picotool: bool = False
+    usb: tuple[str, ...] = ()
+
+
 class Target(_Table, frozen=True, kw_only=True):
     """Describe a board, an emulated machine or this computer.
 
@@ -124,6 +146,7 @@ class Target(_Table, frozen=True, kw_only=True):
     uart: Uart
     counter: Counter
     qemu: Qemu | None = None
+    flash: Flash = Flash()
     sources: tuple[str, ...] = ()
 
     def memory(self, part: Literal["vectors", "code", "data", "arena", "fast"]) -> Memory:
@@ -217,6 +240,13 @@ def _problem(target: Target) -> str:
             ("qemu.machine", target.qemu.machine, _ARGUMENT),
             *(("qemu.args", argument, _ARGUMENT) for argument in target.qemu.args),
         ]
+    patterns += [
+        ("flash.pyocd", target.flash.pyocd, _CONFIGURATION),
+        ("flash.openocd", target.flash.openocd, _CONFIGURATION),
+        ("flash.probe_rs", target.flash.probe_rs, _CONFIGURATION),
+        ("flash.esptool", target.flash.esptool, _CONFIGURATION),
+        *(("flash.usb", port, _USB) for port in target.flash.usb),
+    ]
     for field, value, pattern in patterns:
         if not pattern.fullmatch(value):
             return f"{field} = {value!r} must match {pattern.pattern}"
@@ -235,6 +265,7 @@ def _number_problem(target: Target) -> str:
         ("uart.clock_hz", target.uart.clock_hz, 0, 2**32 - 1),
         ("stack_bytes", target.stack_bytes, 512, 2**24),
         ("chunk_bytes", target.chunk_bytes, 128, 32_768),
+        ("flash.uf2_family", target.flash.uf2_family, 0, 2**32 - 1),
     ]
     for memory in target.memories:
         if not 0 <= memory.cost <= 10_000:  # false for NaN, too
