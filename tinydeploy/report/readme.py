@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+from tinydeploy.ops.base import int8_in_out, int8_or_int16
 from tinydeploy.report.catalogue import op_rows, target_rows
 from tinydeploy.report.tables import markdown
 
@@ -18,11 +19,16 @@ def with_tables(text: str) -> str:
 
     A block is `<!-- begin NAME -->` to `<!-- end NAME -->`; names are operators and targets.
     """
-    rows_of_ops = op_rows()
-    common = rows_of_ops[0]["requires"][0]  # stated once, above the table
+    narrow, wide = (" ".join((c.__doc__ or "").split()) for c in (int8_in_out, int8_or_int16))
     operators = [
-        {**row, "requires": " ".join(r for r in row["requires"] if r != common)}
-        for row in rows_of_ops
+        {
+            "operator": row["operator"],
+            "types": "int8, int16" if wide in row["requires"] else "int8",
+            "supports": row["supports"],
+            # What the types say is stated once, above the table.
+            "requires": " ".join(r for r in row["requires"] if r not in (narrow, wide)),
+        }
+        for row in op_rows()
     ]
     for name, rows in (("operators", operators), ("targets", target_rows())):
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
