@@ -11,6 +11,7 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _wide as wide
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
+from tinydeploy.ops._runs import RUNS
 from tinydeploy.ops.base import Array, Call, Op, batch_is_one, int8_or_int16
 
 
@@ -136,5 +137,5 @@ OP = Op(
         call.attributes, window.convolution(call), left, right
     ),
     macs=macs,
-    kernels=kernels("CONV_2D", wide.portable("conv_2d", params)),
+    kernels=kernels("CONV_2D", (RUNS, *wide.portable("conv_2d", params))),
 )  # fmt: skip

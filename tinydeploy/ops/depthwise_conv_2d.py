@@ -11,6 +11,7 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _wide as wide
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
+from tinydeploy.ops._runs import DEPTHWISE
 from tinydeploy.ops.base import Array, Call, Op, Stored, batch_is_one, int8_or_int16
 
 
@@ -129,5 +130,5 @@ OP = Op(
         call.attributes, window.convolution(call), left, right
     ),
     macs=macs,
-    kernels=kernels("DEPTHWISE_CONV_2D", wide.portable("depthwise_conv_2d", params)),
+    kernels=kernels("DEPTHWISE_CONV_2D", (DEPTHWISE, *wide.portable("depthwise_conv_2d", params))),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _wide as wide
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
+from tinydeploy.ops._runs import RUNS
 from tinydeploy.ops.base import Array, Call, Op, Stored, fused_activation, int8_or_int16
 
 
@@ -128,5 +129,5 @@ OP = Op(
     float_reference=float_reference,
     params=params,
     macs=lambda call: call.output.elements * call.input(1).shape[1],
-    kernels=kernels("FULLY_CONNECTED", wide.portable("fully_connected", params)),
+    kernels=kernels("FULLY_CONNECTED", (RUNS, *wide.portable("fully_connected", params))),
 )
