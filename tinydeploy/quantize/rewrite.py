@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from tinydeploy.quantize.weights import QuantizedWeights
 
 # A bias is stored with the product of the scales of input and weights. Where it would need more
 # bits than these, the channel's weights get a larger scale; the rest is room for the sum.
-_BIAS_LIMIT = 2**29
+BIAS_LIMIT = 2**29
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +31,20 @@ class Activations:
     dtype: DType = DType.INT8
 
 
-def store_activations(
-    graph: Graph, ranges: Mapping[int, Range], dtype: DType = DType.INT8
-) -> Activations:
-    """Choose scale and zero point of every tensor that is computed at run time.
+def joined_tensors(
+    graph: Graph, tensors: Iterable[int], dtype: DType
+) -> tuple[dict[int, int], dict[int, Quantization]]:
+    """Return which tensors share a quantisation, and which have one that their operator fixes.
 
-    Operators that move values share those of their input and output, so tensors joined by such
-    get the widest range of them all. Outputs whose quantisation the operator fixes have that.
+    Operators that move values share those of their input and output. Each tensor is given with
+    one that stands for all it shares with.
     """
     fixed = {
         n.outputs[0]: op_named(n.op).fixed_output[dtype]
         for n in graph.nodes
         if dtype in op_named(n.op).fixed_output
     }
-    parent = {i: i for i in ranges}
+    parent = {i: i for i in tensors}
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -61,12 +61,23 @@ def store_activations(
         for i in sources:
             if i not in fixed:
                 parent[root(i)] = root(out)
+    return {i: root(i) for i in parent}, fixed
+
+
+def store_activations(
+    graph: Graph, ranges: Mapping[int, Range], dtype: DType = DType.INT8
+) -> Activations:
+    """Choose scale and zero point of every tensor that is computed at run time.
+
+    Tensors that share theirs get the widest range of them all.
+    """
+    root, fixed = joined_tensors(graph, ranges, dtype)
     widest: dict[int, Range] = {}
     for i, (low, high) in ranges.items():
-        a, b = widest.get(root(i), (low, high))
-        widest[root(i)] = min(a, low), max(b, high)
+        a, b = widest.get(root[i], (low, high))
+        widest[root[i]] = min(a, low), max(b, high)
     return Activations(
-        {i: fixed.get(i) or quantization_of(*widest[root(i)], dtype) for i in ranges}, dtype
+        {i: fixed.get(i) or quantization_of(*widest[root[i]], dtype) for i in ranges}, dtype
     )
 
 
@@ -79,7 +90,7 @@ def bias_floor(graph: Graph, node: Node, stored: Activations) -> np.ndarray | fl
     if data is None:
         return 0.0
     return np.abs(data.reshape(-1).astype(np.float64)) / (
-        stored.quantization[source].scale * _BIAS_LIMIT
+        stored.quantization[source].scale * BIAS_LIMIT
     )
 
 
