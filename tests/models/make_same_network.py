@@ -117,6 +117,8 @@ def main() -> None:
     model.save(HERE / "same.keras")
     model.save(HERE / "same.h5")
     model.export(HERE / "same_saved_model", verbose=False)
+    dynamic = tf.lite.TFLiteConverter.from_saved_model(str(HERE / "same_saved_model")).convert()
+    (HERE / "same_dynamic.tflite").write_bytes(dynamic)
     single = keras.Input((SIZE, SIZE, 3), batch_size=1, name="image")
     fixed = keras.Model(single, model(single), name="same")
     converted = tf.lite.TFLiteConverter.from_keras_model(fixed).convert()

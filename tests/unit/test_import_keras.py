@@ -84,6 +84,11 @@ def test_what_tensorflow_converts_is_the_same_network(name: str) -> None:
     )
 
 
+def test_a_dynamic_batch_is_one() -> None:
+    """The converter has the network compute the shape that Flatten gives: SHAPE, PACK."""
+    assert_same(integers("same_dynamic.tflite"), integers("same.tflite"))
+
+
 def test_half_precision_weights() -> None:
     """Halves have 11 significant bits: probabilities change in the third digit at most."""
     (sample,) = samples(1)

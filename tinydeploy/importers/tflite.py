@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydeploy.errors import ModelError
+from tinydeploy.importers import shapes
 from tinydeploy.importers.files import read_bounded, safe_text
 from tinydeploy.importers.operands import (
     MAX_NODES,
@@ -154,7 +155,7 @@ class _Reader:
         count = self._count(self.subgraph.TensorsLength(), MAX_TENSORS, "tensors")
         ops = [self._operator_name(i) for i in range(nodes)]
         known = registry()
-        if unknown := Counter(name for name in ops if name not in known):
+        if unknown := Counter(name for name in ops if name not in known.keys() | shapes.FOLDED):
             listed = ", ".join(f"{name} ({n}x)" for name, n in sorted(unknown.items()))
             raise ModelError(
                 "the model uses operators that are not supported",
@@ -199,13 +200,21 @@ class _Reader:
         for i, (ins, outs) in enumerate(wiring):
             new_ins = tuple(None if j is None else number[j] for j in ins)
             new_outs = tuple(number[j] for j in outs)
-            op = known[ops[i]]
             reader = OperatorReader(
-                op.name,
+                ops[i],
                 self.subgraph.Operators(i),
                 tuple(None if j is None else tensors[j] for j in new_ins),
                 tuple(tensors[j] for j in new_outs),
             )
+            sizes = shapes.folded(ops[i], reader)
+            if sizes is not None:
+                data = constant(sizes)
+                first = tensors[new_outs[0]]
+                tensors[new_outs[0]] = replace(first, shape=data.shape, data=data)
+                continue
+            if ops[i] not in known:
+                reader.refuse("an input that is computed")
+            op = known[ops[i]]
             label = tensors[new_outs[0]].name or f"{op.name.lower()}_{i}"
             draft = Node(label, op.name, new_ins, new_outs)
             node = replace(draft, attributes=op.parse(reader))

@@ -123,6 +123,6 @@ class Graph:
 
 def constant(array: NDArray[Any]) -> NDArray[Any]:
     """Return the array as a contiguous, read-only one that a Tensor may hold."""
-    array = np.ascontiguousarray(array)
+    array = np.ascontiguousarray(array).reshape(array.shape)  # which had made a scalar a vector
     array.flags.writeable = False
     return array
