@@ -23,6 +23,7 @@ _ARGUMENT = re.compile(r"[A-Za-z0-9=.,:+_/-]{1,120}")
 _CONFIGURATION = re.compile(r"(?!-)(?!.*\.\.)[A-Za-z0-9._/-]{0,80}")
 _USB = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 _LARGEST_FILE = 65_536
+_IN_FLASH = ("vectors", "code", "constants")
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -33,7 +34,8 @@ class Memory(_Table, frozen=True, kw_only=True):
     """Describe one memory; `base` is an address, `size` is in bytes.
 
     `cost` is how many cycles an aligned 32-bit access takes more than in the core's fastest
-    memory, on average: it decides what lies where when not everything fits one memory.
+    memory, on average: it decides what lies where when not everything fits one memory. `image` is
+    the address of the same bytes in the image that is flashed, where it is another one.
     """
 
     name: str
@@ -41,17 +43,20 @@ class Memory(_Table, frozen=True, kw_only=True):
     base: int
     size: int
     cost: float = 0.0
+    image: int | None = None
 
 
 class Placement(_Table, frozen=True, kw_only=True):
     """Name the memory of each part; empty means the first of its kind.
 
+    `constants` is where constants lie that code cannot read from its own memory; empty means there.
     `fast` is where --code-in-ram puts the model's code: a TCM or SRAM without wait states; empty
     means the memory of the data.
     """
 
     vectors: str = ""
     code: str = ""
+    constants: str = ""
     data: str = ""
     arena: str = ""
     fast: str = ""
@@ -67,13 +72,15 @@ class Toolchain(_Table, frozen=True, kw_only=True):
 class Uart(_Table, frozen=True, kw_only=True):
     """Name the serial driver (firmware/drivers/uart_<driver>.c), its address and line rate.
 
-    `clock_hz` is the clock that the UART divides; 0 means the core's.
+    `clock_hz` is the clock that the UART divides; 0 means the core's. `pins` says where to find
+    the board's end of the line.
     """
 
     driver: str
     base: int
     baud: int = 115_200
     clock_hz: int = 0
+    pins: str = ""
 
 
 class Counter(_Table, frozen=True, kw_only=True):
@@ -90,6 +97,22 @@ class Qemu(_Table, frozen=True, kw_only=True):
     binary: str
     machine: str
     args: tuple[str, ...] = ()
+
+
+class Step(_Table, frozen=True, kw_only=True):
+    """Describe one access to a register while the board is set up: clocks, power, pins.
+
+    Without `mask` the register becomes `value`; with it only those bits do; with `wait` the
+    set-up waits until they are. `register` and `fields` ("PLLM=8 PLLN=180") say the same in the
+    words of the part's manual: tests compare the two with the part's register description.
+    """
+
+    register: str
+    at: int
+    mask: int = 0xFFFF_FFFF
+    value: int
+    wait: bool = False
+    fields: str = ""
 
 
 class Flash(_Table, frozen=True, kw_only=True):
@@ -115,9 +138,10 @@ class Flash(_Table, frozen=True, kw_only=True):
 class Target(_Table, frozen=True, kw_only=True):
     """Describe a board, an emulated machine or this computer.
 
-    `clock_hz` is the core clock after the set-up driver (firmware/drivers/setup_<setup>.c) has
-    run; `stack_bytes` is reserved for the stack; `chunk_bytes` is the most data in one frame;
-    `hardware` says that the machine can be bought, so that figures of a real board make sense.
+    `clock_hz` is the core clock after the steps of `setup`; `boot` names what the part's own boot
+    code wants in the image (firmware/drivers/boot_<boot>.c); `stack_bytes` is reserved for the
+    stack; `chunk_bytes` is the most data in one frame; `hardware` says that the machine can be
+    bought, so that figures of a real board make sense.
     """
 
     name: str
@@ -138,7 +162,8 @@ class Target(_Table, frozen=True, kw_only=True):
     clock_hz: int
     stack_bytes: int
     chunk_bytes: int
-    setup: str = "none"
+    boot: str = ""
+    setup: tuple[Step, ...] = ()
     hardware: bool = False
     memories: tuple[Memory, ...]
     placement: Placement = Placement()
@@ -149,12 +174,14 @@ class Target(_Table, frozen=True, kw_only=True):
     flash: Flash = Flash()
     sources: tuple[str, ...] = ()
 
-    def memory(self, part: Literal["vectors", "code", "data", "arena", "fast"]) -> Memory:
+    def memory(
+        self, part: Literal["vectors", "code", "constants", "data", "arena", "fast"]
+    ) -> Memory:
         """Return the memory that holds a part of the firmware."""
         wanted: str = getattr(self.placement, part)
-        if not wanted and part in ("vectors", "arena", "fast"):
-            wanted = getattr(self.placement, "code" if part == "vectors" else "data")
-        kind = "flash" if part in ("vectors", "code") else "ram"
+        if not wanted and part not in ("code", "data"):
+            wanted = getattr(self.placement, "code" if part in _IN_FLASH else "data")
+        kind = "flash" if part in _IN_FLASH else "ram"
         for memory in self.memories:
             if memory.name == wanted or (not wanted and memory.kind == kind):
                 return memory
@@ -163,14 +190,14 @@ class Target(_Table, frozen=True, kw_only=True):
     @property
     def slow_flash(self) -> Memory | None:
         """Return the memory for constants that the memory of the code has no room for."""
-        taken = (self.memory("code"), self.memory("vectors"))
+        taken = (self.memory("code"), self.memory("vectors"), self.memory("constants"))
         others = [m for m in self.memories if m.kind == "flash" and m not in taken]
         return min(others, key=lambda m: m.cost, default=None)
 
     @property
     def flash_bytes(self) -> int:
-        """Return the bytes of the memory that holds code and constants."""
-        return self.memory("code").size
+        """Return the bytes of the memory or memories that hold code and constants."""
+        return sum(m.size for m in {self.memory("code"), self.memory("constants")})
 
     @property
     def ram_bytes(self) -> int:
@@ -227,7 +254,7 @@ def _problem(target: Target) -> str:
     """Return what is wrong with the values of a target that has the right fields, or ''."""
     patterns = [
         ("name", target.name, _NAME),
-        ("setup", target.setup, _DRIVER),
+        ("boot", target.boot or "none", _DRIVER),
         ("uart.driver", target.uart.driver, _DRIVER),
         ("counter.driver", target.counter.driver, _DRIVER),
         ("toolchain.prefix", target.toolchain.prefix, _PREFIX),
@@ -250,8 +277,10 @@ def _problem(target: Target) -> str:
     for field, value, pattern in patterns:
         if not pattern.fullmatch(value):
             return f"{field} = {value!r} must match {pattern.pattern}"
-    if not target.title.isprintable() or not target.core.isprintable() or "*/" in target.title:
-        return "title and core must be printable text without '*/'"
+    texts = [target.title, target.core, target.uart.pins]
+    texts += [text for step in target.setup for text in (step.register, step.fields)]
+    if any(not text.isprintable() or "*/" in text or text.endswith("\\") for text in texts):
+        return "texts such as title and core must be printable, without '*/'"
     return _number_problem(target) or _memory_problem(target)
 
 
@@ -272,6 +301,12 @@ def _number_problem(target: Target) -> str:
             return f"cost of {memory.name} = {memory.cost} must be 0 to 10000 cycles"
         limits.append((f"base of {memory.name}", memory.base, 0, 2**32 - 1))
         limits.append((f"size of {memory.name}", memory.size, 1, 2**32 - memory.base))
+        limits.append((f"image of {memory.name}", memory.image or 0, 0, 2**32 - memory.size))
+    for step in target.setup:
+        limits += [(f"{step.register}", step.at, 0, 2**32 - 4)]
+        limits += [(f"{step.register}", n, 0, 2**32 - 1) for n in (step.mask, step.value)]
+        if step.at % 4 or step.value & ~step.mask:
+            return f"setup of {step.register}: the address must be whole words, value within mask"
     for field, value, least, most in limits:
         if not least <= value <= most:
             return f"{field} = {value} must be {least} to {most}"
@@ -291,9 +326,9 @@ def _memory_problem(target: Target) -> str:
     for lower, upper in itertools.pairwise(ordered):
         if lower.base + lower.size > upper.base:
             return f"memories {lower.name} and {upper.name} overlap"
-    for part in ("vectors", "code", "data", "arena", "fast"):
+    for part in ("vectors", "code", "constants", "data", "arena", "fast"):
         wanted = getattr(target.placement, part)
-        kind = "flash" if part in ("vectors", "code") else "ram"
+        kind = "flash" if part in _IN_FLASH else "ram"
         if wanted and wanted not in {m.name for m in target.memories if m.kind == kind}:
             return f"placement.{part} = {wanted!r} is not a memory of kind {kind!r}"
     return ""

@@ -45,7 +45,7 @@ def test_each_target_names_drivers_that_exist(target: Target) -> None:
     drivers = resources.folder("firmware") / "drivers"
     names = [f"counter_{target.counter.driver}"]
     if target.architecture != "host":
-        names += [f"uart_{target.uart.driver}", f"setup_{target.setup}"]
+        names += [f"uart_{target.uart.driver}", "setup"]
     for name in names:
         assert (drivers / f"{name}.c").is_file()
 

@@ -158,6 +158,7 @@ def firmware_files(
     placement = {
         "vectors": target.memory("vectors").name,
         "code": target.memory("code").name,
+        "constants": target.memory("constants").name,
         "data": target.memory("data").name,
         "arena": (arenas[0].memory if arenas else "") or target.memory("arena").name,
         "slow": slow.name if slow and not host else "",
@@ -167,6 +168,9 @@ def firmware_files(
     values = {
         "target": target,
         "placement": placement,
+        "images": {
+            m.name: m.name if m.image is None else f"{m.name}_image" for m in target.memories
+        },
         "arenas": arenas,
         "arena_bytes": arena_bytes,
         "arena_section": ".bss.td_arena",
@@ -201,7 +205,8 @@ def _firmware_sources(root: Path, target: Target) -> list[Path]:
     if target.architecture == "host":
         names += ["link_host"]
     else:
-        names += ["link_board", f"uart_{target.uart.driver}", f"setup_{target.setup}"]
+        names += ["link_board", f"uart_{target.uart.driver}", "setup"]
+        names += [f"boot_{target.boot}"] if target.boot else []
     drivers = [root / "drivers" / f"{name}.c" for name in names]
     for path in drivers:
         if not path.is_file():

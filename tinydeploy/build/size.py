@@ -120,7 +120,7 @@ def _in_ram(sections: list[Section], target: Target) -> int:
 def _used(sections: list[Section], target: Target, images: int) -> tuple[tuple[str, int], ...]:
     """Return the bytes used of each memory; `images` are what the start-up copies from flash."""
     used = {m.name: 0 for m in target.memories}
-    used[target.memory("code").name] += images
+    used[target.memory("constants").name] += images
     for section in sections:
         for m in target.memories:
             inside = m.base <= section["sh_addr"] < m.base + m.size
