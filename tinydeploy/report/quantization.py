@@ -80,7 +80,7 @@ def describe(
         output_sqnr_db=[_finite(v) for v in measured.outputs],
         agreement=measured.agreement,
         weights_bytes_before=sum(t.bytes for t in quantized.floats.tensors if t.constant),
-        weights_bytes=_weights_bytes(quantized),
+        weights_bytes=weights_bytes(quantized),
         layers=layers,
         advice=_advice(layers, quantized),
         warnings=list(quantized.warnings),
@@ -113,7 +113,7 @@ def _settings(quantized: Quantized) -> dict[str, Any]:
     return found
 
 
-def _weights_bytes(quantized: Quantized) -> int:
+def weights_bytes(quantized: Quantized) -> int:
     """Return the bytes of weights and biases as packed: 4-bit weights two to a byte."""
     graph, total = quantized.floats, 0
     wide = 8 if quantized.settings.activations is DType.INT16 else 4
