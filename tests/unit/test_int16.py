@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from math import floor
 
@@ -10,10 +11,12 @@ import pytest
 from builder import Builder
 from hostlib import compile_all
 from networks import float_network
+from test_cheaper_passes import mobile_net
 
 from tinydeploy.errors import ModelError
 from tinydeploy.importers.tflite import read_bytes
-from tinydeploy.ir import DType, Graph
+from tinydeploy.ir import DType, Graph, Quantization, Tensor
+from tinydeploy.ir.graph import constant
 from tinydeploy.numerics import interpolation
 from tinydeploy.numerics.fixedpoint import (
     reduced_multiplier,
@@ -22,7 +25,7 @@ from tinydeploy.numerics.fixedpoint import (
 )
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import Call, op_named
-from tinydeploy.ops.execute import run_outputs
+from tinydeploy.ops.execute import run_outputs, total_macs
 from tinydeploy.passes import run_passes
 from tinydeploy.quantize.quantize import Settings, quantize
 
@@ -104,6 +107,31 @@ def test_sums_of_shifts_alone_are_refused() -> None:
     b.operator("ADD", [x, x], y)
     with pytest.raises(ModelError, match="powers of two"):
         read_bytes(b.build([x], [y]), "m")
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Return an int8 activation as int16, an int32 bias as int64."""
+    if tensor.dtype is DType.INT32 and tensor.data is not None:
+        return replace(tensor, dtype=DType.INT64, data=constant(tensor.data.astype(np.int64) << 8))
+    if tensor.constant:
+        return tensor
+    return replace(
+        tensor, dtype=DType.INT16, quantization=Quantization((tensor.scale / 256,), (0,))
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_dead_channels_go_and_nothing_else_changes(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    graph = mobile_net(random, dead=0.4)
+    graph = graph.replace(tensors=tuple(map(widened, graph.tensors)))
+    after = run_passes(graph, LITERT)
+    assert total_macs(after) < total_macs(graph)
+    shape = graph.tensors[graph.inputs[0]].shape
+    for values in (random.integers(-32768, 32768, shape), random.choice([-32768, 32767], shape)):
+        inputs = [values.astype(np.int16)]
+        want = run_outputs(graph, inputs, LITERT)
+        np.testing.assert_array_equal(run_outputs(after, inputs, LITERT)[0], want[0])
 
 
 def test_a_float_network_becomes_int16() -> None:

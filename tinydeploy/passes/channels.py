@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from tinydeploy.ir import Graph, Node, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.ir.types import DType, Quantization
-from tinydeploy.numerics.fixedpoint import requantize
+from tinydeploy.numerics.fixedpoint import wrap32
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, op_named
+from tinydeploy.ops import _wide as wide
 from tinydeploy.ops._window import Geometry, bias_of, convolution
 
 Array = NDArray[Any]
@@ -60,17 +61,13 @@ def remove_channels(graph: Graph, profile: IntegerProfile) -> Graph:
 
 def _channelwise(call: Call) -> bool:
     """Tell whether output channel c depends on input channel c alone."""
-    if call.output.dtype is not DType.INT8:
-        return False
     if call.node.op in _POOLS:
         return True
     return call.node.op == "DEPTHWISE_CONV_2D" and call.input().shape[3] == call.output.shape[3]
 
 
 def _dense(call: Call) -> bool:
-    if call.node.op != "CONV_2D" or call.output.dtype is not DType.INT8:
-        return False
-    return call.input(1).shape[3] == call.input().shape[3]
+    return call.node.op == "CONV_2D" and call.input(1).shape[3] == call.input().shape[3]
 
 
 def _has_padding(g: Geometry) -> bool:
@@ -86,12 +83,13 @@ def _intervals(graph: Graph, profile: IntegerProfile) -> dict[int, Interval]:
 
     def of(index: int) -> Interval:
         channels = graph.tensors[index].shape[-1] if graph.tensors[index].shape else 1
-        full = Interval(np.full(channels, -128), np.full(channels, 127))
+        low, high = graph.tensors[index].dtype.bounds
+        full = Interval(np.full(channels, low), np.full(channels, high))
         return found.get(index, full)
 
     for node in graph.nodes:
         call = Call(graph, node)
-        if node.op in _POOLS and _channelwise(call):
+        if node.op in _POOLS:
             # A mean or a maximum lies between its values; the clamp moves both ends alike.
             clamp = op_named(node.op).params(call, profile)
             source = of(node.inputs[0] or 0)
@@ -124,12 +122,13 @@ def _convolved(call: Call, source: Interval, profile: IntegerProfile) -> Interva
     single = profile.rounds_once(call.node.op)
 
     def stored(acc: Array) -> Array:
-        out = requantize(acc, p.multiplier, p.shift, single=single) + p.out_offset
+        out = wide.requantized(call, acc, p, single=single) + p.out_offset
         clipped: Array = np.clip(out, p.clamp_min, p.clamp_max)
         return clipped
 
     # An accumulator that could wrap, or be scaled up past int32, says nothing.
-    limit = 2**31 >> np.maximum(p.shift.astype(np.int64), 0)
+    up = np.maximum(p.shift.astype(np.int64), 0)
+    limit = 2**31 >> up if call.output.dtype is DType.INT8 else 2 ** (31 - p.shift.astype(float))
     safe = (least >= -limit) & (most < limit)
     return Interval(
         np.where(safe, stored(least), p.clamp_min), np.where(safe, stored(most), p.clamp_max)
@@ -226,9 +225,13 @@ def _without_channels(
         tuple(s for s, k in zip(q.scales, kept, strict=True) if k) if q.per_channel else q.scales
     )
     quantization = Quantization(scales, (0,) * len(scales), q.axis)
-    wrapped = ((bias[kept] + 2**31) % 2**32 - 2**31).astype(np.int32)
+    sums = bias[kept]
+    if call.output.dtype is DType.INT8:
+        sums = wrap32(sums).astype(np.int32)
     tensors.append(Tensor(weights.name, w.shape, DType.INT8, quantization, constant(w)))
     tensors.append(
-        Tensor(f"{weights.name[:80]} bias", wrapped.shape, DType.INT32, None, constant(wrapped))
+        Tensor(
+            f"{weights.name[:80]} bias", sums.shape, DType(sums.dtype.name), None, constant(sums)
+        )
     )
     return replace(node, inputs=(node.inputs[0], len(tensors) - 2, len(tensors) - 1))
