@@ -284,3 +284,13 @@ def test_int16_keeps_more(tmp_path: Path) -> None:
         for kind in (DType.INT8, DType.INT16)
     ]  # fmt: skip
     assert losses[1] > losses[0]
+
+
+def test_every_method_is_measured(command: Command, tmp_path: Path) -> None:
+    """With 4 bits, methods together beat none; without data there is a warning, and a result."""
+    data = _npz(tmp_path, in0=np.load(DIGITS_TEST)["float0"][:6])
+    d = command("quantize", DIGITS, "--data", data, "--weights", 4, "--methods")
+    found = {m["name"]: m["output_sqnr_db"] for m in d["methods"]}
+    assert found["as chosen"] > found["none"] + 3 and len(found) == 10
+    d = command("quantize", DIGITS, "--input-range", 0, 1)
+    assert "random" in d["warnings"][0] and d["output_sqnr_db"][0] > 20

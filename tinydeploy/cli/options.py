@@ -119,6 +119,10 @@ def wanted(schedule: Any, ram: int | None, input_from: str, mac_factor: float) -
 def quantizing(function: F) -> F:
     """Add the options that say how a float model is quantised."""
     for option in (
+        click.option("--input-range", type=float, nargs=2, default=None, metavar="LOW HIGH",
+                     help="Where there are no samples: what the inputs range over."),
+        click.option("--codebooks/--no-codebooks", "codebooks", default=None,
+                     help="Let weights of 4 bits be indices into 16 values where that errs less."),
         click.option("--correct-bias/--no-correct-bias", "correct_bias", default=None,
                      help="Take the mean error of each channel out of its bias."),
         click.option("--equalize/--no-equalize", "equalize", default=None,
@@ -144,6 +148,7 @@ def quantizing(function: F) -> F:
 def settings(
     graph: Any, activations: str, weights: str, keep: tuple[int, ...], ranges: str | None,
     rounding: str | None, equalize: bool | None, correct_bias: bool | None,
+    codebooks: bool | None, input_range: tuple[float, float] | None,
 ) -> Any:  # fmt: skip
     """Return what the quantising options say; raises UsageError for a layer that is not there."""
     from tinydeploy.errors import UsageError
@@ -159,6 +164,7 @@ def settings(
         )  # fmt: skip
     given: dict[str, Any] = {
         "ranges": ranges, "rounding": rounding, "equalize": equalize, "correct_bias": correct_bias,
+        "codebooks": codebooks, "input_range": input_range,
     }  # fmt: skip
     return Settings(
         activations=DType(activations),

@@ -26,13 +26,16 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--samples", type=click.IntRange(1, 100_000), default=None,
               help="Use at most so many samples.")  # fmt: skip
 @options.quantizing
+@click.option("--methods", is_flag=True,
+              help="Measure what each method does by itself; ten times the time.")  # fmt: skip
 @click.option("--layers", is_flag=True, help="Show every layer, not only the worst.")
 @options.PROFILE
 @options.common
 def command(
     model: Path, out: Path | None, data: Path | None, test: Path | None, labels: Path | None,
     samples: int | None, activations: str, weights: str, keep: tuple[int, ...], ranges: str | None,
-    rounding: str | None, equalize: bool | None, correct_bias: bool | None, layers: bool,
+    rounding: str | None, equalize: bool | None, correct_bias: bool | None,
+    codebooks: bool | None, input_range: tuple[float, float] | None, layers: bool, methods: bool,
     profile: str, as_json: bool, verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
     """Turn the float MODEL into integers, and say what that costs, layer by layer.
@@ -43,6 +46,7 @@ def command(
     from tinydeploy.errors import UsageError
     from tinydeploy.importers import read_model
     from tinydeploy.numerics.profile import profile_named
+    from tinydeploy.quantize.effects import effects
     from tinydeploy.quantize.measure import measure
     from tinydeploy.quantize.normal import is_float
     from tinydeploy.quantize.quantize import quantize
@@ -62,7 +66,8 @@ def command(
     if labels and tested is None:
         raise UsageError("--labels needs the samples they belong to", "", "give --data or --test")
     settings = options.settings(
-        graph, activations, weights, keep, ranges, rounding, equalize, correct_bias
+        graph, activations, weights, keep, ranges, rounding, equalize, correct_bias, codebooks,
+        input_range,
     )
     started = time.perf_counter()
     with options.progress(quiet) as progress:
@@ -79,12 +84,23 @@ def command(
             profile_named(profile),
             lambda done, total: progress("measure", done, total),
         )
+        tried = []
+        if methods:
+            tried = effects(
+                graph,
+                quantized.samples,
+                settings,
+                tested.inputs if tested else None,
+                profile_named(profile),
+                lambda done, total: progress("methods", done, total),
+            )
     document = describe(
         model.name,
         quantized,
         measured,
         tested.labels if tested else None,
         time.perf_counter() - started,
+        tried,
     )
     if out:
         _write(out, quantized, document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydeploy.ir import DType
+from tinydeploy.quantize.effects import Effect
 from tinydeploy.quantize.measure import Measured
 from tinydeploy.quantize.quantize import Quantized
+from tinydeploy.report.tables import show_rows
 from tinydeploy.verify.accuracy import accuracy, metric_for
 
 Array = NDArray[Any]
@@ -45,6 +48,14 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reference: float
 
 
+class Method(msgspec.Struct, frozen=True, kw_only=True):
+    """Give what the outputs are worth with one method of quantisation alone, or several."""
+
+    name: str
+    output_sqnr_db: float | None
+    agreement: float
+
+
 class QuantizationDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Hold what one run of the quantiser did and what it cost."""
 
@@ -60,6 +71,7 @@ class QuantizationDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defau
     advice: list[str]
     warnings: list[str]
     accuracy: Scores | None = None
+    methods: list[Method] = []
     seconds: float = 0.0
 
 
@@ -69,6 +81,7 @@ def describe(
     measured: Measured,
     labels: Array | None,
     seconds: float,
+    tried: Sequence[Effect] = (),
 ) -> QuantizationDocument:
     """Return the document of one run; `labels` are of the samples measured."""
     layers = _layers(quantized, measured)
@@ -85,6 +98,10 @@ def describe(
         advice=_advice(layers, quantized),
         warnings=list(quantized.warnings),
         accuracy=None if labels is None else _scores(measured, labels),
+        methods=[
+            Method(name=e.method, output_sqnr_db=_finite(e.sqnr), agreement=e.agreement)
+            for e in tried
+        ],
         seconds=seconds,
     )
 
@@ -162,12 +179,8 @@ def _advice(layers: list[Layer], quantized: Quantized) -> list[str]:
         )
     if output is not None and output < _BAD and quantized.settings.activations.value == "int8":
         found.append("int16 activations lose less: --activations int16 (twice the RAM)")
-    spread = [x for x in worst(layers) if x.op == "DEPTHWISE_CONV_2D"]
-    if spread and not quantized.settings.equalize:
-        found.append(
-            f"layer {spread[0].index}, a depthwise convolution, is among the worst: --equalize "
-            "evens out the ranges of its channels"
-        )
+    if output is not None and output < 2 * _BAD:
+        found.append("--methods measures what every other method would do here")
     return found
 
 
@@ -180,7 +193,7 @@ def show(console: Any, d: QuantizationDocument, every: bool) -> None:
     """Print what was done and what it cost; all layers if wanted, else the worst."""
     from rich.table import Table
 
-    style = ", ".join(f"{k} {v}" for k, v in d.settings.items() if v not in ({}, False))
+    style = ", ".join(f"{k} {v}" for k, v in d.settings.items() if v not in ({}, False, None))
     console.print(f"{d.model}  {style}", markup=False)
     saved = 100 * (1 - d.weights_bytes / max(d.weights_bytes_before, 1))
     console.print(
@@ -211,6 +224,18 @@ def show(console: Any, d: QuantizationDocument, every: bool) -> None:
             lost = "" if x.lost_db is None else f"{x.lost_db:.1f}"
             table.add_row(str(x.index), _short(x.name), x.op, str(x.weight_bits or ""), after, lost)
         console.print(table)
+    if d.methods:
+        show_rows(
+            console,
+            [
+                {
+                    "method": x.name,
+                    "output dB": "exact" if x.output_sqnr_db is None else f"{x.output_sqnr_db:.1f}",
+                    "same largest output": f"{100 * x.agreement:.1f} %",
+                }
+                for x in d.methods
+            ],
+        )
     for line in d.advice:
         console.print(f"try       {line}", markup=False)
     for line in d.warnings:
