@@ -10,11 +10,13 @@ import pytest
 from onnx_lab import Net, imported, in_graph_order, kinds, wanted
 
 from tinydeploy.errors import ModelError
+from tinydeploy.importers import read_model
 from tinydeploy.ir import DType, Graph
 from tinydeploy.numerics.fixedpoint import quantize_float
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops.execute import run_outputs
 from tinydeploy.passes import run_passes
+from tinydeploy.verify.samples import as_declared, load_samples
 
 
 class QuantizedNet(Net):
@@ -126,3 +128,14 @@ def test_a_value_without_a_scale_is_refused(tmp_path: Path) -> None:
     x = net.add("Sigmoid", net.add("Conv", x, net.integers((2, 3, 1, 1), [0.01], 0)))
     with pytest.raises(ModelError, match="only some of its values"):
         imported(net.model(net.pair(x, 0.01, -128)), tmp_path)
+
+
+def test_what_onnx_runtime_quantises() -> None:
+    """Its static quantisation with unsigned activations; outputs at most two steps of 1/256 off."""
+    models = Path(__file__).parents[1] / "models"
+    graph = run_passes(read_model(models / "same_qdq.onnx"), PROFILES["litert"])
+    data = load_samples(graph, models / "same_qdq.npz", models / "same_qdq.npz")
+    assert data.expected is not None and len(data.inputs) == 4
+    for inputs, (want,) in zip(data.inputs, data.expected, strict=True):
+        (got,) = run_outputs(graph, inputs, PROFILES["litert"])
+        assert np.abs(as_declared(graph, 0, got) - want).max() < 2.5 / 256
