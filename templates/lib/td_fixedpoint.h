@@ -64,6 +64,14 @@ static inline int32_t td_requantize_wide(int64_t x, int32_t multiplier, int32_t 
     return (int32_t)((x * multiplier + ((int64_t)1 << (total - 1))) >> total);
 }
 
+/* The same for x of 32 bits and shift <= -2: the lower 16 bits of the product never decide. */
+static inline int32_t td_requantize_narrow(int32_t x, int32_t multiplier, int32_t shift)
+{
+    int32_t rest = -1 - shift;
+    int32_t upper = (int32_t)(((int64_t)x * multiplier) >> 16);
+    return (upper + ((int32_t)1 << (rest - 1))) >> rest;
+}
+
 /* x * multiplier * 2^(shift - 31), rounded once and saturated; x of 48 bits, shift <= 7. */
 static inline int32_t td_requantize_wide_once(int64_t x, int32_t multiplier, int32_t shift)
 {

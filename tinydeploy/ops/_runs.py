@@ -76,7 +76,13 @@ def fours(weights: Array, dsp: bool) -> Array:
 
 @once_per_site
 def _narrow(site: Site) -> bool:
-    return bool(on_int16(site) and site.optimize != "size" and _own(site).bias.dtype == np.int32)
+    """Accept sums of 32 bits that are scaled down by 4 or more, as td_requantize_narrow does."""
+    if not on_int16(site) or site.optimize == "size":
+        return False
+    p = _own(site)
+    return bool(
+        p.bias.dtype == np.int32 and (p.multiplier.dtype == np.int32 or p.shift.max() <= -2)
+    )
 
 
 def _accepts(site: Site) -> bool:
