@@ -18,9 +18,10 @@ from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import Call, Site
 from tinydeploy.ops._rv32 import pack
 from tinydeploy.ops._rv32.add import line
+from tinydeploy.ops.base import Pace
 from tinydeploy.pipeline import core_of
 from tinydeploy.plan.cuts import Cut
-from tinydeploy.plan.rows import by_rows
+from tinydeploy.plan.rows import PACES, paced
 from tinydeploy.plan.search import _materialise as materialise
 from tinydeploy.plan.select import select
 from tinydeploy.plan.stream import Scheduler
@@ -43,20 +44,23 @@ def exact(
     assert verdict.bit_exact, verdict.first_mismatch
 
 
-def exact_by_rows(graph: Graph, optimize: str, *functions: str, machine: str = TARGET) -> None:
+def exact_by_rows(
+    graph: Graph, optimize: str, *functions: str, machine: str = TARGET, pace: Pace = "even"
+) -> None:
     """The same with every node streamed that can be, in segments as long as possible."""
     target, litert = load_target(machine), PROFILES["litert"]
     selection = select(graph, litert, core_of(target, optimize))
-    rows = by_rows(graph, litert, selection)
+    each = paced(graph, litert, selection)
+    rows = each[pace]
     used = {k.function for k in rows.kernels if k}
     assert used.issuperset(functions), f"wanted {functions}, chosen {sorted(used)}"
-    scheduler = Scheduler(graph, rows)
+    scheduler = Scheduler(graph, each)
     cuts: list[Cut] = []
     for able, run in groupby(range(len(graph.nodes)), lambda p: rows.kernels[p] is not None):
         nodes = tuple(run)
         if able:  # a schedule has room for 32 nodes
             parts = [nodes[k : k + 30] for k in range(0, len(nodes), 30)]
-            cuts += [(part, scheduler.stream(part)) for part in parts]
+            cuts += [(part, scheduler.stream(part, (), (pace,) * len(part))) for part in parts]
         else:
             cuts += [((p,), None) for p in nodes]
     plan = materialise(graph, litert, selection, cuts, "greedy", False)
@@ -150,8 +154,9 @@ def test_depthwise(optimize: str) -> None:
     assert all(k and ("rv32" in k.function or "packed" in k.function) for k in chosen.kernels)
 
 
+@pytest.mark.parametrize("pace", PACES)
 @pytest.mark.parametrize("optimize", MODES)
-def test_rows_in_rings(optimize: str) -> None:
+def test_rows_in_rings(optimize: str, pace: Pace) -> None:
     """Chains whose rows lie anywhere, wrap, and are missing at the border."""
     net = Net(np.random.default_rng(10))
     for height, width, channels, filters, kernel, stride, padding in (
@@ -181,7 +186,7 @@ def test_rows_in_rings(optimize: str) -> None:
             net.output(net.conv(net.depthwise(x, (3, 3), stride, padding=padding), 4))
     exact_by_rows(
         net.graph(), optimize, "td_conv_2d_rows_rv32", "td_depthwise_rows_rv32",
-        "td_depthwise_3x3_rows_rv32", "td_depthwise_column_rv32", "td_add_rv32",
+        "td_depthwise_3x3_rows_rv32", "td_depthwise_column_rv32", "td_add_rv32", pace=pace,
     )  # fmt: skip
 
 
@@ -362,5 +367,5 @@ def test_random_shapes(optimize: str, seed: int) -> None:
         y = net.conv(net.input(*size, 3), 4)
         y = net.depthwise(net.conv(y, 1 + filters % 9, kernel, **options), kernel)
         net.output(net.conv(net.depthwise(y, (3, 3), int(random.integers(1, 3))), 3))
-    exact_by_rows(net.graph(), optimize, "td_conv_2d_rows_rv32")
+    exact_by_rows(net.graph(), optimize, "td_conv_2d_rows_rv32", pace=PACES[seed % 3])
     exact(net.graph(), optimize, "td_conv_2d_rv32", "td_depthwise_rv32")

@@ -20,7 +20,9 @@ from tinydeploy.ops._rv32.conv import (
 )
 from tinydeploy.ops.base import Array, Kernel, Site
 
-_FEW = 3  # tiles of a call that expand weights on the fly
+_FEW = 2  # tiles of a call that expand weights on the fly
+_FEW_TIGHT = 3  # the same where little scratch memory counts more
+_TILE, _PAIR = 17, 12  # instructions per k of tiles of 3 and of 2 pixels
 _NARROW = 2  # columns of an image whose rows are streamed three at a time
 
 
@@ -72,11 +74,25 @@ def _columns(site: Site, plan: Plan) -> tuple[int, int, int]:
     out_w = window.convolution(site.call).out_w
     if _rows_band(site) == BAND:
         return 0, out_w, 0
-    return plan.first, plan.inner, out_w - plan.inner
+    spare = range(min(plan.inner - 1, 3) if plan.inner else 1)
+    less = min(spare, key=lambda n: _tiled(plan.inner - n) + _tiled(out_w - plan.inner + n))
+    inner = plan.inner - less
+    return plan.first if inner else 0, inner, out_w - inner
+
+
+def _tiled(pixels: int) -> int:
+    """Return what the tiles for so many pixels take: of 3, and up to 2 of 2 for what is left."""
+    threes = max(pixels // 3 - (pixels % 3 == 1), 0)
+    return _TILE * threes + _PAIR * -(-(pixels - 3 * threes) // 2)
 
 
 def _zeros(site: Site) -> int:
-    """Return the bytes of zero points that stand for a row outside the image."""
+    """Return the bytes of zero points that stand for a row outside the image.
+
+    Where weights are widened for each call, those of such a row are not.
+    """
+    if site.optimize != "speed" and not _direct(site):
+        return 0
     g = window.convolution(site.call)
     inside = g.pad_top == 0
     inside = inside and (g.out_h - 1) * g.stride_h + (g.kernel_h - 1) * g.dilation_h < g.in_h
@@ -108,7 +124,8 @@ def constants_rows(site: Site) -> dict[str, int]:
 def _direct(site: Site) -> bool:
     """Tell whether tiles expand weights on the fly: too few of them to expand them before."""
     tiles = -(-window.convolution(site.call).out_w * _rows_band(site) // 3)
-    return site.optimize != "speed" and bits_of(site) == 8 and tiles <= _FEW
+    few = _FEW_TIGHT if site.pace == "tight" else _FEW
+    return site.optimize != "speed" and bits_of(site) == 8 and tiles <= few
 
 
 def _rows_band(site: Site) -> int:
