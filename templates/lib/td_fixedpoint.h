@@ -72,16 +72,17 @@ static inline int32_t td_requantize_narrow(int32_t x, int32_t multiplier, int32_
     return (upper + ((int32_t)1 << (rest - 1))) >> rest;
 }
 
-/* x * multiplier * 2^(shift - 31), rounded once and saturated; x of 48 bits, shift <= 7. */
+/* x * multiplier * 2^(shift - 31), halves away from 0, saturated; x of 48 bits, shift <= 7. */
 static inline int32_t td_requantize_wide_once(int64_t x, int32_t multiplier, int32_t shift)
 {
     int32_t rest = 15 - shift; /* the lower 16 bits never decide */
-    int64_t upper = (x >> 16) * multiplier + (((x & 0xffff) * multiplier) >> 16);
+    int64_t size = x < 0 ? -x : x;
+    int64_t upper = (size >> 16) * multiplier + (((size & 0xffff) * multiplier) >> 16);
     int64_t rounded = (upper + ((int64_t)1 << (rest - 1))) >> rest;
     if (rounded > INT32_MAX) {
-        return INT32_MAX;
+        return x < 0 ? INT32_MIN : INT32_MAX;
     }
-    return rounded < INT32_MIN ? INT32_MIN : (int32_t)rounded;
+    return (int32_t)(x < 0 ? -rounded : rounded);
 }
 
 static inline int32_t td_clamp_wide(int32_t x, int32_t low, int32_t high)

@@ -28,7 +28,7 @@ class WideBuilder(Builder):
             if index in narrow:
                 continue
             if index in biases and tensor.data is not None:
-                self.tensors[index] = _bias(tensor, random)
+                self.tensors[index] = _bias(tensor, random, self._limit(index))
             elif tensor.dtype == "int8" and index not in weights:
                 self.tensors[index] = _widened(tensor, random)
         for k, operator in enumerate(self.operators):
@@ -44,13 +44,20 @@ class WideBuilder(Builder):
                 self.tensors[operator.inputs[0]] = replace(source, scales=scales)
         return super().build(inputs, outputs)
 
+    def _limit(self, bias: int) -> float:
+        """Return the largest real bias for results of 30 bits: LiteRT leaves more undefined."""
+        operator = next(o for o in self.operators if bias in o.inputs)
+        return 2.0**30 * self.tensors[operator.outputs[0]].scales[0]
 
-def _bias(tensor: StoredTensor, random: np.random.Generator) -> StoredTensor:
+
+def _bias(tensor: StoredTensor, random: np.random.Generator, limit: float) -> StoredTensor:
     assert tensor.data is not None
     data = tensor.data.astype(np.int64) * STEPS
     if random.random() < 0.3:
         data *= 1 << 12
     scales = tuple(float(np.float32(s) / np.float32(STEPS)) for s in tensor.scales)
+    most = int(limit / max(tensor.scales))
+    data = data.clip(-most, most)
     return replace(tensor, dtype="int64", data=data, scales=scales)
 
 

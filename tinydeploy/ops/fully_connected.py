@@ -91,7 +91,7 @@ def params(call: Call, profile: IntegerProfile) -> Params:
     assert weights.data is not None and weights.quantization is not None
     units, depth = weights.shape
     multiplier, shift = window.channel_multipliers(inp, weights, output, units)
-    if not weights.quantization.per_channel:
+    if not weights.quantization.per_channel and not wide.on_int16(call):
         # TFLite multiplies the two scales in float32 here (GetQuantizedConvolutionMultipler).
         product = float(np.float32(inp.scale) * np.float32(weights.scale))
         m, s = quantize_multiplier(product / float(output.scale))
