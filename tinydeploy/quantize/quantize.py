@@ -125,7 +125,7 @@ def quantize(
     Raises ModelError for what cannot be quantised, UsageError for samples that cannot be used.
     """
     studied = study(graph, samples, settings, progress)
-    return store(studied, settings.node_bits, settings.narrow, progress)
+    return store(studied, settings.node_bits, settings.narrow, progress=progress)
 
 
 def study(
@@ -151,16 +151,22 @@ def study(
 
 
 def store(
-    studied: Studied, node_bits: Mapping[int, int], narrow: Mapping[int, int],
+    studied: Studied,
+    node_bits: Mapping[int, int],
+    narrow: Mapping[int, int],
+    correct: bool = True,
     progress: Progress = quiet,
-) -> Quantized:  # fmt: skip
-    """Return a studied network in integers, with bits of its own for some weights and tensors."""
+) -> Quantized:
+    """Return a studied network in integers, with bits of its own for some weights and tensors.
+
+    Without `correct` the biases are never corrected: good enough to see what it takes.
+    """
     s = studied
     settings = replace(s.settings, node_bits=node_bits, narrow=narrow)
     weights = store_weights(
         s.floats, s.stored, settings.bits_of, settings.rounding, settings.codebooks, s.moments
     )
     integers = narrowed(to_integer(s.floats, s.stored, weights), s.statistics, narrow)
-    if settings.correct_bias:
+    if settings.correct_bias and correct:
         integers = correct_biases(s.floats, integers, s.samples, progress)
     return Quantized(s.floats, integers, s.statistics, settings, s.samples, s.warnings)

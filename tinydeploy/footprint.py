@@ -1,0 +1,82 @@
+"""Turn an integer Graph and a target into what it would take: RAM, flash, instructions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tinydeploy.codegen import Provenance, generate
+from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.passes import run_passes
+from tinydeploy.pipeline import selected
+from tinydeploy.plan import search
+from tinydeploy.plan.cost import instructions
+from tinydeploy.plan.layout import MemoryPlan
+from tinydeploy.plan.liveness import executed
+from tinydeploy.plan.search import Wanted
+from tinydeploy.plan.select import Core, Selection
+from tinydeploy.quantize.mixed import Footprint
+
+# Steps that need so much of what the largest needs are worth making smaller.
+_NEAR = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Plan and generate networks for a core, and say what they take (quantize.mixed.Machine).
+
+    RAM is the arena of the plan: with `wanted.ram` that of the fastest one that fits, else of the
+    one with least RAM. Flash is that of the generated constants: weights, biases and tables.
+    """
+
+    profile: IntegerProfile
+    core: Core
+    wanted: Wanted
+    allocator: str = "auto"
+
+    def _ready(self, graph: Graph) -> tuple[Graph, Selection]:
+        network = run_passes(graph, self.profile)
+        return network, selected(network, self.profile, self.core, self.wanted)
+
+    def takes(self, graph: Graph) -> Footprint:
+        """Return what a network takes in the end."""
+        network, selection = self._ready(graph)
+        ram = self.wanted.ram
+        anything = replace(self.wanted, ram=None)
+        _, front = search.plan(network, self.profile, selection, anything, self.allocator)
+        fitting = [c for c in front if ram is not None and c.plan.arena_bytes <= ram]
+        choice = (fitting or list(front[:1]))[-1]
+        about = Provenance(graph.name, "", "", "")
+        constants = generate(choice.graph, choice.plan, self.profile, about).const_bytes
+        return Footprint(choice.plan.arena_bytes, constants, choice.instructions)
+
+    def peak(self, graph: Graph) -> tuple[int, frozenset[str]]:
+        """Return about the least RAM, and the tensors that lie whole in memory at its peak."""
+        network, selection = self._ready(graph)
+        streamed = self.wanted.streamed_input
+        plan = search.least_ram(network, self.profile, selection, streamed)
+        return plan.arena_bytes, _peak(network, plan)
+
+    def instructions(self, graph: Graph) -> dict[str, float]:
+        """Return the estimated instructions of each node by the name of its output."""
+        network, selection = self._ready(graph)
+        return {
+            network.tensors[network.nodes[p].outputs[0]].name: instructions(
+                network, self.profile, selection, p
+            )
+            for p in executed(network, selection)
+        }
+
+
+def _peak(graph: Graph, plan: MemoryPlan) -> frozenset[str]:
+    """Return the names of the tensors that lie whole in memory in the steps that need most."""
+    occupied = {p: plan.occupied(p) for p in executed(graph, plan.selection)}
+    limit = _NEAR * max(occupied.values(), default=0)
+    steps = [p for p, size in occupied.items() if size >= limit]
+    return frozenset(
+        graph.tensors[i].name
+        for b in plan.buffers
+        for i in b.tensors
+        if any(b.first <= p <= b.last for p in steps)
+        and not plan.selection.layout(i).wraps(graph.tensors[i])
+    )
