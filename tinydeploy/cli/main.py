@@ -16,7 +16,9 @@ COMMANDS = {
     "quantize": "Turn a float model into integers and say what that costs.",
     "plan": "Plan the memory of a model and draw it.",
     "generate": "Write the C of a model.",
+    "export": "Write a model as a library for CMake, Arduino, Zephyr and others.",
     "build": "Build a deployment folder again.",
+    "flash": "Write a deployment folder's firmware to its board.",
     "verify": "Run a deployment folder and compare every output bit.",
     "profile": "Count what each node of a deployment folder costs.",
     "tune": "Find the fastest kernel of each node by measuring.",
@@ -25,8 +27,8 @@ COMMANDS = {
     "lut": "Tabulate a nonlinear function for integer code or hardware.",
     "targets": "List the boards and machines.",
     "ops": "List the operators and what they accept.",
-    "ports": "List the serial ports of this computer.",
-    "doctor": "Check that compilers and emulators are installed.",
+    "ports": "List the serial ports of this computer and the boards behind them.",
+    "doctor": "Check what is installed of what a target needs.",
 }
 
 

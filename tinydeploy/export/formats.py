@@ -1,0 +1,13 @@
+"""Turn the name of a format into the function that writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tinydeploy.codegen import SourceTree
+from tinydeploy.export import cmake
+from tinydeploy.export.library import Library
+
+FORMATS: dict[str, Callable[[Library], SourceTree]] = {
+    "cmake": cmake.export,
+}
