@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import combinations
@@ -19,6 +20,27 @@ def solver_installed() -> bool:
     return find_spec("ortools") is not None
 
 
+def _cp_model() -> Any:
+    """Return the solver's module.
+
+    Measured with ortools 9.15 and TensorFlow 2.21: solving crashes the process where TensorFlow
+    was loaded first, and both work the other way round.
+    """
+    if "tensorflow" in sys.modules and "ortools.sat.python.cp_model" not in sys.modules:
+        raise UsageError(
+            "the exact allocator cannot run in a process that has loaded TensorFlow",
+            "ortools would crash",
+            "import ortools.sat.python.cp_model first, or run tinydeploy as a command",
+        )
+    try:
+        from ortools.sat.python import cp_model
+    except ImportError:
+        raise UsageError(
+            "the exact allocator needs ortools", "", "pip install 'tinydeploy[solver]'"
+        ) from None
+    return cp_model
+
+
 def allocate_exact(
     buffers: Sequence[Buffer],
     hint: Sequence[int],
@@ -34,12 +56,7 @@ def allocate_exact(
     above the other, or the upper one at its distance. `least` is a bound known beforehand.
     Raises UsageError without the extra `solver`.
     """
-    try:
-        from ortools.sat.python import cp_model
-    except ImportError:
-        raise UsageError(
-            "the exact allocator needs ortools", "", "pip install 'tinydeploy[solver]'"
-        ) from None
+    cp_model = _cp_model()
     model = cp_model.CpModel()
     top = arena_bytes // ALIGNMENT
     known = lower_bound(tuple(buffers)) if least is None else least
@@ -84,12 +101,7 @@ def assign_exact(
     the other here, so that buffers of different ones cannot meet. `hint` is an answer to begin
     with. Raises UsageError without the extra `solver`.
     """
-    try:
-        from ortools.sat.python import cp_model
-    except ImportError:
-        raise UsageError(
-            "the exact allocator needs ortools", "", "pip install 'tinydeploy[solver]'"
-        ) from None
+    cp_model = _cp_model()
     model = cp_model.CpModel()
     most = sum(b.bytes for b in buffers)  # more is of no use
     limits = [min(size, most) // ALIGNMENT for size in sizes]

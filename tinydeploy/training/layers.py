@@ -30,6 +30,9 @@ from tinydeploy.training.operators import FUNCTIONS, LINEAR, Value, average_pool
 # A trained scale is at least this share of the one it started from.
 _LEAST = 0.05
 PROFILE = PROFILES["litert"]
+_REQUANTISED = {  # functions that are one product with a constant
+    "ABS", "LEAKY_RELU", "MEAN", "MUL", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1",
+}  # fmt: skip
 _CLAMPS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 
 
@@ -160,7 +163,7 @@ class Function(keras.layers.Layer):  # type: ignore[misc]
         return self.target.store(self._rounded_first(op, real / scale, scale), activation)
 
     def _rounded_first(self, op: str, steps: Value, scale: Value) -> Value:
-        if op not in ("MEAN", "MUL") or PROFILE.rounds_once(op):
+        if op not in _REQUANTISED or PROFILE.rounds_once(op):
             return steps
         ratio = 1 / scale
         for factor in (
@@ -171,6 +174,8 @@ class Function(keras.layers.Layer):  # type: ignore[misc]
         if op == "MEAN":  # its multiplier is that of a sum
             count = self.node.input().elements // self.node.output.elements
             ratio = ratio / 2.0 ** (count.bit_length() - 1)
+        if op == "LEAKY_RELU":
+            ratio = tf.where(steps < 0, ratio * self.node.attributes.alpha, ratio)
         return _coarsely(steps, ratio)
 
 

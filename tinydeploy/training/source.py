@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from tinydeploy.errors import ModelError, UsageError
 from tinydeploy.importers import read_model
 from tinydeploy.ir import Graph
 from tinydeploy.ops.execute import run_floats
+from tinydeploy.plan.exact import solver_installed
 
 Array = NDArray[Any]
 Samples = list[list[Array]]
@@ -35,6 +37,8 @@ def require_tensorflow() -> None:
         )
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    if solver_installed() and "tensorflow" not in sys.modules:
+        import ortools.sat.python.cp_model  # noqa: F401  it crashes when loaded after TensorFlow
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -94,10 +98,10 @@ def graph_of(model: Any, data: Array | Sequence[Array]) -> Graph:
         return graph
     found = model([*sample[0]] if len(shapes) > 1 else sample[0][0], training=False)
     expected = [np.asarray(v) for v in (found if isinstance(found, (list, tuple)) else [found])]
-    return _ordered(graph, sample[0], expected)
+    return ordered(graph, sample[0], expected)
 
 
-def _ordered(graph: Graph, sample: Sequence[Array], expected: Sequence[Array]) -> Graph:
+def ordered(graph: Graph, sample: Sequence[Array], expected: Sequence[Array]) -> Graph:
     """Order inputs and outputs so that a graph maps a sample to what is expected."""
     shapes = [s.shape for s in sample]
     for inputs in itertools.permutations(graph.inputs):
