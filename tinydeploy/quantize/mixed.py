@@ -48,8 +48,8 @@ class Machine(Protocol):
     def peak(self, graph: Graph) -> tuple[int, frozenset[str]]:
         """Return about the least RAM, and the tensors that lie whole in memory at its peak."""
 
-    def instructions(self, graph: Graph) -> Mapping[str, float]:
-        """Return the estimated instructions of each node by the name of its output."""
+    def layers(self, graph: Graph) -> Mapping[str, tuple[int, float]]:
+        """Return bytes of constants and estimated instructions by the name of a node's output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,36 +130,26 @@ def find(
 def layer_options(
     studied: Studied, sensitivity: Sensitivity, machine: Machine
 ) -> list[list[Option]]:
-    """Return what each layer's weights can be stored as, most bits first.
+    """Return what each layer's weights can be stored as, most bits first, as kernels take them.
 
-    Each line of weights, as packed kernels read them, begins with a byte of its own; a codebook
-    takes 16 bytes more.
+    Layers that passes remove take nothing.
     """
-    graph, book = studied.floats, 16 if studied.settings.codebooks else 0
-    every = {position for position, _ in sensitivity.weights}
+    layers = sorted({position for position, _ in sensitivity.weights})
+    tensors = studied.floats.tensors
     work = {
-        bits: machine.instructions(store(studied, dict.fromkeys(every, bits), {}, False).model)
+        bits: machine.layers(store(studied, dict.fromkeys(layers, bits), {}, False).model)
         for bits in WEIGHT_BITS
     }
     found = []
-    for position, node in enumerate(graph.nodes):
-        if (position, 8) not in sensitivity.weights:
-            continue
-        shape = graph.tensor(node.inputs[1]).shape
-        lines = shape[1] * shape[2] if node.op == "DEPTHWISE_CONV_2D" else shape[0]
-        each = int(np.prod(shape)) // lines
-        name = graph.tensors[node.outputs[0]].name
-        usual = _SLOW * work[8].get(name, 0.0)
-        found.append(
-            [
-                Option(
-                    position, bits, lines * -(-each * bits // 8) + (book if bits == 4 else 0),
-                    sensitivity.weights[position, bits],
-                    bits < 8 and work[bits].get(name, 0.0) > usual,
-                )
-                for bits in WEIGHT_BITS
-            ]
-        )  # fmt: skip
+    for position in layers:
+        name = tensors[studied.floats.nodes[position].outputs[0]].name
+        usual = work[8].get(name, (0, 0.0))[1]
+        options = []
+        for bits in WEIGHT_BITS:
+            size, instructions = work[bits].get(name, (0, 0.0))
+            noise = sensitivity.weights[position, bits]
+            options.append(Option(position, bits, size, noise, instructions > _SLOW * usual))
+        found.append(options)
     return found
 
 
