@@ -6,7 +6,7 @@
 
 #include "td_frame.h"
 
-#define TD_PROTOCOL_VERSION 1u
+#define TD_PROTOCOL_VERSION 2u
 
 /* Requests; an answer's kind is the request's with TD_ANSWER set. All integers little endian. */
 enum {

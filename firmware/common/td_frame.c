@@ -1,4 +1,4 @@
-/* COBS framing with a CRC-16, one byte at a time, in one buffer for both directions. */
+/* COBS framing with a CRC-32, one byte at a time, in one buffer for both directions. */
 #include "td_frame.h"
 
 #include "td_platform.h"
@@ -32,19 +32,20 @@ void td_store64(uint8_t *bytes, uint64_t value)
     td_store32(bytes + 4, (uint32_t)(value >> 32));
 }
 
-/* Two look-ups per byte: 32 bytes of table instead of 512, and the line is slower anyway. */
-uint16_t td_crc16(const uint8_t *bytes, uint32_t length)
+/* Two look-ups per byte: 64 bytes of table instead of 1024, and the line is slower anyway. */
+uint32_t td_crc32(const uint8_t *bytes, uint32_t length)
 {
-    static const uint16_t table[16] = {
-        0x0000, 0x1021, 0x2042, 0x3063, 0x4084, 0x50A5, 0x60C6, 0x70E7,
-        0x8108, 0x9129, 0xA14A, 0xB16B, 0xC18C, 0xD1AD, 0xE1CE, 0xF1EF,
+    static const uint32_t table[16] = {
+        0x00000000u, 0x1DB71064u, 0x3B6E20C8u, 0x26D930ACu, 0x76DC4190u, 0x6B6B51F4u,
+        0x4DB26158u, 0x5005713Cu, 0xEDB88320u, 0xF00F9344u, 0xD6D6A3E8u, 0xCB61B38Cu,
+        0x9B64C2B0u, 0x86D3D2D4u, 0xA00AE278u, 0xBDBDF21Cu,
     };
-    uint32_t crc = 0xFFFFu;
+    uint32_t crc = UINT32_MAX;
     for (uint32_t i = 0; i < length; i++) {
-        crc = ((crc << 4) & 0xFFFFu) ^ table[(crc >> 12) ^ (bytes[i] >> 4)];
-        crc = ((crc << 4) & 0xFFFFu) ^ table[(crc >> 12) ^ (bytes[i] & 0x0Fu)];
+        crc = (crc >> 4) ^ table[(crc ^ bytes[i]) & 15u];
+        crc = (crc >> 4) ^ table[(crc ^ ((uint32_t)bytes[i] >> 4)) & 15u];
     }
-    return (uint16_t)crc;
+    return ~crc;
 }
 
 uint8_t *td_frame_payload(td_frame *frame)
@@ -96,7 +97,7 @@ static td_frame_state finish(const td_frame *frame)
     if (td_frame_length(frame) != covered - TD_FRAME_HEADER) {
         return TD_FRAME_CORRUPT;
     }
-    if (td_crc16(frame->bytes, covered) != td_load16(frame->bytes + covered)) {
+    if (td_crc32(frame->bytes, covered) != td_load32(frame->bytes + covered)) {
         return TD_FRAME_CORRUPT;
     }
     return TD_FRAME_READY;
@@ -128,7 +129,7 @@ void td_frame_send(td_frame *frame, uint8_t kind, uint16_t sequence, uint32_t le
     td_store16(bytes + 1, sequence);
     td_store16(bytes + 3, (uint16_t)length);
     uint32_t total = TD_FRAME_HEADER + length;
-    td_store16(bytes + total, td_crc16(bytes, total));
+    td_store32(bytes + total, td_crc32(bytes, total));
     total += TD_FRAME_CRC;
 
     td_link_put(0);

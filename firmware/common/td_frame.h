@@ -1,9 +1,11 @@
-/* Frames on a byte link: COBS between zero bytes, closed by a CRC-16.
+/* Frames on a byte link: COBS between zero bytes, closed by a CRC-32.
  *
- *   kind u8 | sequence u16 | length u16 | payload[length] | crc u16        (little endian)
+ *   kind u8 | sequence u16 | length u16 | payload[length] | crc u32        (little endian)
  *
  * COBS: S. Cheshire and M. Baker, "Consistent Overhead Byte Stuffing", IEEE/ACM ToN 7(2), 1999.
- * CRC-16/IBM-3740 ("CCITT-FALSE"): polynomial 0x1021, initial value 0xFFFF, not reflected. */
+ * CRC-32/ISO-HDLC: polynomial 0x04C11DB7, initial value and final mask all ones, reflected. A line
+ * that spoils one byte in a hundred passes a million bad frames in a day or two: 16 bits of check
+ * would let some of them through. */
 #ifndef TD_FRAME_H
 #define TD_FRAME_H
 
@@ -12,7 +14,7 @@
 #include "td_board.h"
 
 #define TD_FRAME_HEADER 5u
-#define TD_FRAME_CRC 2u
+#define TD_FRAME_CRC 4u
 #define TD_REQUEST_FIELDS 8u /* the longest fixed fields before data: READ */
 #define TD_PAYLOAD_BYTES (TD_REQUEST_FIELDS + TD_CHUNK_BYTES)
 #define TD_FRAME_BYTES (TD_FRAME_HEADER + TD_PAYLOAD_BYTES + TD_FRAME_CRC)
@@ -41,7 +43,7 @@ uint8_t td_frame_kind(const td_frame *frame);
 uint16_t td_frame_sequence(const td_frame *frame);
 uint32_t td_frame_length(const td_frame *frame); /* payload bytes */
 
-uint16_t td_crc16(const uint8_t *bytes, uint32_t length);
+uint32_t td_crc32(const uint8_t *bytes, uint32_t length);
 uint16_t td_load16(const uint8_t *bytes);
 uint32_t td_load32(const uint8_t *bytes);
 void td_store16(uint8_t *bytes, uint16_t value);

@@ -1,4 +1,4 @@
-/* UART of an nRF51: six bytes of receive buffer. The pins are set by the board's set-up.
+/* UART of an nRF51 or nRF52: six bytes of receive buffer. The pins are set by the board's set-up.
  *
  * Registers: "nRF51 Series Reference Manual" v3.0, section 29. */
 #include "td_platform.h"

@@ -1,4 +1,4 @@
-/* USART of an STM32F2/F4: one byte of buffer each way.
+/* USART of an STM32F1/F2/F4 or GD32VF103: one byte of buffer each way.
  *
  * Registers: ST RM0090 (STM32F405), section 30.6. */
 #include "td_platform.h"

@@ -31,10 +31,16 @@ def target_rows() -> list[dict[str, Any]]:
             "core": t.core,
             "flash": t.flash_bytes if t.architecture != "host" else "",
             "RAM": t.ram_bytes if t.architecture != "host" else "",
-            "runs in": t.qemu.binary if t.qemu else "this computer",
+            "runs in": _place(t),
         }
         for t in list_targets()
     ]
+
+
+def _place(target: Target) -> str:
+    if target.architecture == "host":
+        return "this computer"
+    return target.qemu.binary if target.qemu else "the board"
 
 
 def tool_rows(targets: Sequence[Target]) -> list[dict[str, Any]]:
@@ -45,7 +51,7 @@ def tool_rows(targets: Sequence[Target]) -> list[dict[str, Any]]:
             "tool": tool.name,
             "found": tool.path is not None,
             "version": tool.version() if tool.path is not None else "",
-            "install": tool.packages,
+            "install": tool.install,
         }
         for tool in tools.values()
     ]

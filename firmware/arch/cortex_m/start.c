@@ -20,6 +20,19 @@
 #define MPU_RBAR TD_REGISTER(0xE000ED9Cu)
 #define MPU_RASR TD_REGISTER(0xE000EDA0u)
 
+/* Interrupt enables: ARMv7-M, B3.4. */
+#define NVIC_ICER(index) TD_REGISTER(0xE000E180u + 4u * (index))
+
+/* Caches of a Cortex-M7: ARMv7-M, B4.8 and B2.2.7. */
+#define SCB_CCR TD_REGISTER(0xE000ED14u)
+#define SCB_CLIDR TD_REGISTER(0xE000ED78u)
+#define SCB_CCSIDR TD_REGISTER(0xE000ED80u)
+#define SCB_CSSELR TD_REGISTER(0xE000ED84u)
+#define SCB_ICIALLU TD_REGISTER(0xE000EF50u)
+#define SCB_DCISW TD_REGISTER(0xE000EF60u)
+#define CCR_CACHES (1u << 17 | 1u << 16)
+#define CLIDR_SEPARATE 3u /* level 1 has an instruction and a data cache */
+
 #define GUARD_BYTES 0x8000u
 
 /* Placed by the linker script. */
@@ -93,9 +106,45 @@ static void guard_stack(void)
 #endif
 }
 
-void td_reset(void)
+/* Switch on the caches, where there are any; what they hold after power-up is garbage. */
+static void enable_caches(void)
+{
+#if defined(__ARM_ARCH_7EM__)
+    if ((SCB_CLIDR & 7u) != CLIDR_SEPARATE || (SCB_CCR & CCR_CACHES) != 0) {
+        return;
+    }
+    SCB_CSSELR = 0; /* the data cache of level 1 */
+    __asm volatile("dsb" ::: "memory");
+    uint32_t last_set = (SCB_CCSIDR >> 13) & 0x7FFFu;
+    for (uint32_t set = 0; set <= last_set; set++) {
+        for (uint32_t way = 0; way < 4; way++) {
+            SCB_DCISW = way << 30 | set << 5; /* 4 ways, lines of 32 bytes: Cortex-M7 manual, 5.7 */
+        }
+    }
+    SCB_ICIALLU = 0;
+    __asm volatile("dsb\n\tisb" ::: "memory");
+    SCB_CCR |= CCR_CACHES;
+    __asm volatile("dsb\n\tisb" ::: "memory");
+#endif
+}
+
+/* A boot loader may have left interrupts on, and there are no handlers for them here. */
+static void disable_interrupts(void)
 {
     __asm volatile("cpsid i");
+#if defined(__ARM_ARCH_6M__)
+    NVIC_ICER(0) = UINT32_MAX;
+#else
+    for (uint32_t i = 0; i < 8; i++) {
+        NVIC_ICER(i) = UINT32_MAX;
+    }
+#endif
+}
+
+void td_reset(void)
+{
+    disable_interrupts();
+    enable_caches();
 #if !defined(__ARM_ARCH_6M__)
     SCB_VTOR = (uint32_t)(uintptr_t)&td_vectors;
     /* Full access to coprocessors 10 and 11: the vector and floating-point registers. */

@@ -7,6 +7,7 @@
 #include "td_semihosting.h"
 
 #define GUARD_BYTES 0x8000u
+#define VECTOR_ALIGNMENT 256 /* of mtvec; the most that any core wants: ESP32-C3 */
 
 /* Placed by the linker script. */
 extern uint8_t td_link_stack_bottom[], td_link_stack_top[];
@@ -31,8 +32,12 @@ uint8_t *td_stack_top(void)
 
 __attribute__((naked, section(".vectors"), used)) void td_reset(void)
 {
+    /* Some parts start in a second mapping of the flash: go on at the address it is linked to. */
     __asm volatile(".option push\n\t"
                    ".option norelax\n\t"
+                   "lui t0, %hi(1f)\n\t"
+                   "jalr zero, %lo(1f)(t0)\n"
+                   "1:\n\t"
                    "la gp, __global_pointer$\n\t"
                    ".option pop\n\t"
                    "la sp, td_link_stack_top\n\t"
@@ -51,8 +56,22 @@ static void guard_stack(void)
         uint32_t address = guard >> 2 | (GUARD_BYTES / 8u - 1u);
         uint32_t locked_power_of_two = 0x98u;
         __asm volatile("csrw pmpaddr0, %0\n\tcsrw pmpcfg0, %1" ::"r"(address),
-                       "r"(locked_power_of_two));
+                       "r"(locked_power_of_two)
+                       : "t0", "memory");
     }
+}
+
+/* Whether td_trap goes on behind an instruction that traps, one of four bytes, or reports it. */
+static void skip_traps(uint32_t skip)
+{
+    __asm volatile("csrw mscratch, %0" ::"r"(skip) : "memory");
+}
+
+/* Count cycles and instructions, which a core that saves power does not unless told to
+ * (mcountinhibit, the same volume, 3.1.12). */
+static void start_counters(void)
+{
+    __asm volatile("csrw 0x320, zero" ::: "t0", "memory");
 }
 
 /* Vector instructions trap until mstatus.VS is not "off": "Vector Extension", 3.2. */
@@ -66,7 +85,10 @@ static void enable_vectors(void)
 
 void td_start(void)
 {
+    skip_traps(1); /* not every core has the registers of the next two */
     guard_stack();
+    start_counters();
+    skip_traps(0);
     enable_vectors();
     memcpy(td_link_data_start, td_link_data_image, (size_t)(td_link_data_end - td_link_data_start));
     memcpy(td_link_code_start, td_link_code_image, (size_t)(td_link_code_end - td_link_code_start));
@@ -96,9 +118,16 @@ __attribute__((noinline, aligned(16))) uint32_t td_semihosting_call(uint32_t ope
 }
 
 /* Interrupts are off, so every trap is an exception: report it on a fresh stack. */
-__attribute__((naked, aligned(4))) void td_trap(void)
+__attribute__((naked, aligned(VECTOR_ALIGNMENT), section(".vectors.trap"))) void td_trap(void)
 {
-    __asm volatile("mv a0, sp\n\t"
+    __asm volatile("csrr t0, mscratch\n\t"
+                   "beqz t0, 1f\n\t"
+                   "csrr t0, mepc\n\t"
+                   "addi t0, t0, 4\n\t"
+                   "csrw mepc, t0\n\t"
+                   "mret\n"
+                   "1:\n\t"
+                   "mv a0, sp\n\t"
                    "la sp, td_link_stack_top\n\t"
                    "tail td_trap_report");
 }
