@@ -11,6 +11,7 @@ COMPILERS := qemu-system-arm qemu-system-misc gcc-arm-none-eabi libnewlib-arm-no
              gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf
 HOST      := make gcc g++ libc6-dev python3-venv
 LINTERS   := clang
+FLASHERS  := openocd gdb-multiarch
 BROWSER   := chromium
 
 .PHONY: demo test setup-demo setup-test format clean
@@ -29,7 +30,7 @@ setup-demo: $(VENV)/.demo-installed
 	@tools/install-packages $(ROOT) $(HOST) $(COMPILERS)
 
 setup-test: $(VENV)/.test-installed
-	@tools/install-packages $(ROOT) $(HOST) $(COMPILERS) $(LINTERS) $(BROWSER)
+	@tools/install-packages $(ROOT) $(HOST) $(COMPILERS) $(LINTERS) $(BROWSER) $(FLASHERS)
 
 $(BIN)/python:
 	@tools/install-packages $(ROOT) $(HOST) $(COMPILERS)

@@ -13,24 +13,40 @@ from tinydeploy.targets import Target
 
 _VERSION_SECONDS = 20.0
 
-# Debian and Ubuntu packages by program name.
+# How to install programs, by name: with Debian's or Ubuntu's apt, Fedora's dnf and Homebrew; ''
+# where there is no package.
 _PACKAGES = {
-    "arm-none-eabi-": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
-    "riscv64-unknown-elf-": "gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf",
-    "qemu-system-arm": "qemu-system-arm",
-    "qemu-system-riscv32": "qemu-system-misc",
-    "make": "make",
-    "gcc": "gcc",
-    "objcopy": "binutils",
+    "arm-none-eabi-": (
+        "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+        "arm-none-eabi-gcc-cs arm-none-eabi-newlib",
+        "--cask gcc-arm-embedded",
+    ),
+    "riscv64-unknown-elf-": ("gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf", "", ""),
+    "qemu-system-arm": ("qemu-system-arm", "qemu-system-arm", "qemu"),
+    "qemu-system-riscv32": ("qemu-system-misc", "qemu-system-riscv", "qemu"),
+    "make": ("make", "make", "make"),
+    "gcc": ("gcc libc6-dev", "gcc", "gcc"),
+    "objcopy": ("binutils", "binutils", "binutils"),
+    "openocd": ("openocd", "openocd", "open-ocd"),
+    "gdb-multiarch": ("gdb-multiarch", "", "--cask gcc-arm-embedded"),
+    "picotool": ("picotool", "picotool", "picotool"),
+    "probe-rs": ("", "", "probe-rs-tools"),
 }
+# Where no package manager has it.
+_ELSEWHERE = {
+    "pyocd": "pip install 'tinydeploy[pyocd]'",
+    "esptool": "pip install 'tinydeploy[esptool]'",
+    "probe-rs": "cargo install probe-rs-tools --locked",
+}
+_MANAGERS = ("apt", "dnf", "brew")
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Name a program, the Debian packages that carry it and, where installed, its place."""
+    """Name a program, the command that installs it and, where installed, its place."""
 
     name: str
-    packages: str
+    install: str
     path: Path | None
 
     def require(self) -> Path:
@@ -39,7 +55,7 @@ class Tool:
             raise ToolchainError(
                 f"{self.name} is not installed",
                 "it was not found on the PATH",
-                f"install it, on Debian or Ubuntu: apt install {self.packages}",
+                f"install it: {self.install}",
             )
         return self.path
 
@@ -69,12 +85,20 @@ class Tool:
 
 def find_tool(name: str) -> Tool:
     """Look a program up on the PATH; it may turn out missing."""
-    packages = _PACKAGES.get(name, name)
-    for prefix in ("arm-none-eabi-", "riscv64-unknown-elf-"):
-        if name.startswith(prefix):
-            packages = _PACKAGES[prefix]
     path = shutil.which(name)
-    return Tool(name, packages, Path(path) if path else None)
+    return Tool(name, _install_command(name), Path(path) if path else None)
+
+
+def _install_command(name: str) -> str:
+    """Return how to install a program here, or where to get it."""
+    if name in _ELSEWHERE and not (name in _PACKAGES and shutil.which("brew")):
+        return _ELSEWHERE[name]
+    prefixes = [p for p in ("arm-none-eabi-", "riscv64-unknown-elf-") if name.startswith(p)]
+    packages = _PACKAGES.get(prefixes[0] if prefixes else name, (name,) * len(_MANAGERS))
+    here = next((i for i, m in enumerate(_MANAGERS) if shutil.which(m)), 0)
+    if not packages[here]:
+        return f"{name} has no {_MANAGERS[here]} package; in Debian it is {packages[0]}"
+    return f"{_MANAGERS[here]} install {packages[here]}"
 
 
 def build_tools(target: Target) -> tuple[Tool, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tinydeploy.cli import options
+from tinydeploy.cli.flash import choosing
 
 
 @click.command("deploy")
@@ -22,6 +23,9 @@ from tinydeploy.cli import options
               help="Run the model's code from the target's fast memory (TCM, SRAM).")  # fmt: skip
 @click.option("--calibration", type=click.Path(path_type=Path, dir_okay=False), default=None,
               help="Samples to quantise a float model with; else those of --data.")  # fmt: skip
+@click.option("--flash", "flashing", is_flag=True,
+              help="Write the firmware to the board first; its UART is --port.")  # fmt: skip
+@choosing
 @options.sampling
 @options.placing
 @options.PROFILE
@@ -32,7 +36,7 @@ from tinydeploy.cli import options
 @options.common
 def command(
     model: Path, target: str, out: Path | None, report: Path | None, code_in_ram: bool,
-    calibration: Path | None,
+    calibration: Path | None, flashing: bool, runner: str | None, probe: str | None,
     inputs: Path | None, expect: Path | None,
     seed: int, samples: int | None, where: Any, port: str | None, timeout: float, link: Any,
     profile: str,
@@ -50,10 +54,17 @@ def command(
     from tinydeploy import pipeline, tuning
     from tinydeploy.build.size import rooms_of
     from tinydeploy.cli.outcome import choose_samples, finish, load_calibration, with_floats
+    from tinydeploy.errors import UsageError
     from tinydeploy.report.memory_map import memory_map_svg
+    from tinydeploy.run.flash.flash import plan_flash, run_flash
     from tinydeploy.targets import load_target
 
     board = load_target(target)
+    if flashing and not port:
+        raise UsageError(
+            "--flash needs --port", "the firmware proves itself over the board's serial port",
+            "'tinydeploy ports' lists the ports of this computer",
+        )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="tinydeploy-") as temporary:
         folder = out or Path(temporary) / "out"
         with options.progress(quiet) as progress:
@@ -79,6 +90,9 @@ def command(
             if out:
                 svg = memory_map_svg(prepared.graph, prepared.plan)
                 (out / "memory.svg").write_text(svg, encoding="utf-8")
+            if flashing:
+                with clock.stage("flash"):
+                    run_flash(plan_flash(firmware.elf, board, runner, probe))
             measured = pipeline.run(
                 prepared, firmware, board, chosen, clock, pipeline.Place(where, port, timeout, link)
             )
