@@ -160,7 +160,7 @@ class TestDsp:
         pytest.param("mps2-an386", DSP[0], marks=ARM),
         pytest.param("mps2-an385-armv6m", "td_conv_2d_packed", marks=ARM),
         pytest.param("mps2-an385", "td_depthwise_conv_2d_packed", marks=ARM),
-        pytest.param("riscv-virt", "td_conv_2d_rows_rv32", marks=RISCV),
+        pytest.param("riscv-virt", "td_conv_2d_widened_rv32", marks=RISCV),
     ],
 )
 def test_row_by_row(target: str, function: str, bits: int) -> None:

@@ -184,8 +184,9 @@ def test_rows_in_rings(optimize: str, pace: Pace) -> None:
         if width > 2 or padding == "SAME":
             x = net.conv(net.input(5, width, 2), 3)
             net.output(net.conv(net.depthwise(x, (3, 3), stride, padding=padding), 4))
+    convolution = f"td_conv_2d_{'rows' if optimize == 'speed' else 'widened'}_rv32"
     exact_by_rows(
-        net.graph(), optimize, "td_conv_2d_rows_rv32", "td_depthwise_rows_rv32",
+        net.graph(), optimize, convolution, "td_conv_2d_rows_rv32", "td_depthwise_rows_rv32",
         "td_depthwise_3x3_rows_rv32", "td_depthwise_column_rv32", "td_add_rv32", pace=pace,
     )  # fmt: skip
 

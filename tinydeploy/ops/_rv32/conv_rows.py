@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ _NARROW = 2  # columns of an image whose rows are streamed three at a time
 
 @dataclass(frozen=True, slots=True)
 class RowsParams:
-    """Mirror td_conv_2d_rows_rv32_params."""
+    """Mirror td_conv_2d_rows_rv32_params and td_conv_2d_widened_rv32_params."""
 
     in_w: int
     in_c: int
@@ -91,7 +92,7 @@ def _zeros(site: Site) -> int:
 
     Where weights are widened for each call, those of such a row are not.
     """
-    if site.optimize != "speed" and not _direct(site):
+    if _widens(site):
         return 0
     g = window.convolution(site.call)
     inside = g.pad_top == 0
@@ -100,14 +101,24 @@ def _zeros(site: Site) -> int:
 
 
 def scratch_rows(site: Site) -> int:
-    """Return the bytes of: where pixels are, zero points, windows at the border, the stream."""
+    """Return the bytes of: where pixels are, zero points, windows at the border."""
     plan = plan_of(site)
     assert plan is not None
     g = window.convolution(site.call)
-    loose = _columns(site, plan)[2]
-    size = (1 + -(-loose // 3)) * g.kernel_h * 16 + _zeros(site)
-    size += -(-_outside(site) * g.kernel_h * plan.segments[0] // 4) * 4
-    return size + (0 if _direct(site) else wide_bytes(site, plan, g.kernel_h - 1))
+    tables = 1 + -(-_columns(site, plan)[2] // 3)
+    return tables * g.kernel_h * 16 + _zeros(site) + _windows(site, plan, _outside(site))
+
+
+def scratch_widened(site: Site) -> int:
+    """Return the bytes of: where filter rows begin, windows at the border, the stream."""
+    plan = plan_of(site)
+    assert plan is not None
+    windows = _windows(site, plan, _columns(site, plan)[2])
+    return 4 * site.call.input(1).shape[1] + windows + wide_bytes(site, plan, 0)
+
+
+def _windows(site: Site, plan: Plan, columns: int) -> int:
+    return -(-columns * site.call.input(1).shape[1] * plan.segments[0] // 4) * 4
 
 
 def _outside(site: Site) -> int:
@@ -117,15 +128,15 @@ def _outside(site: Site) -> int:
     return int(((starts < 0) | (starts + g.kernel_w > g.in_w)).sum())
 
 
-def constants_rows(site: Site) -> dict[str, int]:
-    return {**constants(site), "direct": int(_direct(site))}
-
-
 def _direct(site: Site) -> bool:
     """Tell whether tiles expand weights on the fly: too few of them to expand them before."""
     tiles = -(-window.convolution(site.call).out_w * _rows_band(site) // 3)
     few = _FEW_TIGHT if site.pace == "tight" else _FEW
     return site.optimize != "speed" and bits_of(site) == 8 and tiles <= few
+
+
+def _widens(site: Site) -> bool:
+    return site.optimize != "speed" and not _direct(site)
 
 
 def _rows_band(site: Site) -> int:
@@ -136,20 +147,23 @@ def _rows_band(site: Site) -> int:
     return BAND if plan is not None and plan.direct and several else 1
 
 
-def _accepts_narrow(site: Site) -> bool:
-    return accepts(site) and _rows_band(site) == BAND
+def _accepts(widened: bool, band: int) -> Callable[[Site], bool]:
+    return lambda site: (
+        accepts(site) and _widens(site) == widened and (band == 1 or _rows_band(site) == band)
+    )
 
 
 ROWS: tuple[Kernel, ...] = tuple(
     Kernel(
-        "rv32/conv_2d_rows",
-        "td_conv_2d_rows_rv32",
-        accepts=condition,
+        f"rv32/conv_2d_{name}",
+        f"td_conv_2d_{name}_rv32",
+        accepts=_accepts(name == "widened", band),
         params=params_rows,
-        constants=constants_rows,
-        scratch=scratch_rows,
+        constants=constants,
+        scratch=scratch_widened if name == "widened" else scratch_rows,
         band=band,
         by_rows=True,
     )
-    for condition, band in ((_accepts_narrow, BAND), (accepts, 1))
+    for band in (BAND, 1)
+    for name in ("widened", "rows")
 )
