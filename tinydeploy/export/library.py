@@ -36,6 +36,11 @@ class Publisher:
     url: str = "https://example.com"
     version: str = ".".join(re.findall(r"\d+", __version__)[:3])
 
+    @property
+    def vendor(self) -> str:
+        """Return the author with the letters that a pack's file name may have."""
+        return re.sub(r"[^A-Za-z0-9_-]+", "_", self.author).strip("_")
+
     def checked(self) -> Publisher:
         """Return this, or raise UsageError for text that some metadata could not hold."""
         for option, value, pattern, hint in (

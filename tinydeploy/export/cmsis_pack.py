@@ -1,0 +1,31 @@
+"""Turn a library into a CMSIS-Pack."""
+
+from __future__ import annotations
+
+from tinydeploy.codegen import SourceTree
+from tinydeploy.export.library import Library, needs_cores, package, page, under
+
+
+def export(library: Library) -> SourceTree:
+    """Return the package description (.pdsc), src/ and the self test as a template for users.
+
+    Raises UsageError for kernels of other cores than Arm's.
+    """
+    needs_cores(library, library.machine.cmsis, "CMSIS-Pack")
+    return package(
+        library,
+        "cmsis-pack",
+        {
+            f"{library.publisher.vendor}.{library.name}.pdsc": page(
+                library, "cmsis-pack/pack.pdsc.j2", part=part_of(library.name)
+            ),
+            "example/main.c": page(library, "cmake/main.c.j2"),
+            **under("example", library.self_test),
+            **under("src", library.sources),
+        },
+    )
+
+
+def part_of(name: str) -> str:
+    """Return the name of a component's part, of which PACK.xsd wants at least 2 letters."""
+    return name if len(name) > 1 else f"model_{name}"
