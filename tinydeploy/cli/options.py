@@ -174,6 +174,28 @@ def settings(
     )
 
 
+def budgeting(function: F) -> F:
+    """Add the options that say what a quantised model may take."""
+    for option in (
+        click.option("--requantize", is_flag=True,
+                     help="Take a model of integers for the float one that it stands for."),
+        click.option("--front", is_flag=True,
+                     help="Also show what less flash or RAM would cost; takes a while."),
+        OPTIMIZE,
+        click.option("--input", "input_from", type=click.Choice(["ram", "flash", "streamed"]),
+                     default="ram", show_default=True, help="Where inputs lie, as for 'plan'."),
+        click.option("--ram", type=Size(), default=None, metavar="BYTES",
+                     help="Keep activations in 8, 4 or 2 bits so that the arena fits."),
+        click.option("--flash", type=Size(), default=None, metavar="BYTES",
+                     help="Give weights 8, 4 or 2 bits so that they fit, with biases and tables; "
+                     "code comes on top."),
+        click.option("-t", "--target", default=None, metavar="NAME",
+                     help="Whose kernels a budget counts with."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
 def sampling(function: F) -> F:
     """Add the options that say what to run the device on."""
     for option in (

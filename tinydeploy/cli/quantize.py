@@ -26,6 +26,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--samples", type=click.IntRange(1, 100_000), default=None,
               help="Use at most so many samples.")  # fmt: skip
 @options.quantizing
+@options.budgeting
 @click.option("--methods", is_flag=True,
               help="Measure what each method does by itself; ten times the time.")  # fmt: skip
 @click.option("--layers", is_flag=True, help="Show every layer, not only the worst.")
@@ -36,6 +37,8 @@ def command(
     samples: int | None, activations: str, weights: str, keep: tuple[int, ...], ranges: str | None,
     rounding: str | None, equalize: bool | None, correct_bias: bool | None,
     codebooks: bool | None, input_range: tuple[float, float] | None, layers: bool, methods: bool,
+    target: str | None, flash: int | None, ram: int | None, input_from: str, optimize: str,
+    front: bool, requantize: bool,
     profile: str, as_json: bool, verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
     """Turn the float MODEL into integers, and say what that costs, layer by layer.
@@ -43,6 +46,7 @@ def command(
     MODEL is a .tflite, .keras, .h5, .onnx or a SavedModel's folder. Every figure compares the
     integer reference, which the device equals bit for bit, with the float network.
     """
+    from tinydeploy.cli.budget import Asked, within
     from tinydeploy.errors import UsageError
     from tinydeploy.importers import read_model
     from tinydeploy.numerics.profile import profile_named
@@ -50,14 +54,17 @@ def command(
     from tinydeploy.quantize.measure import measure
     from tinydeploy.quantize.normal import is_float
     from tinydeploy.quantize.quantize import quantize
+    from tinydeploy.quantize.restore import to_float
     from tinydeploy.report.quantization import describe, show
     from tinydeploy.verify.floats import load_floats
 
     graph = read_model(model)
+    if requantize and not is_float(graph):
+        graph = to_float(graph)
     if not is_float(graph):
         raise UsageError(
             f"{model} is quantised already", "its layers compute in integers",
-            "deploy it as it is, or quantise the float model it was made from",
+            "deploy it as it is, quantise the float model it was made from, or --requantize",
         )  # fmt: skip
     if out and out.suffix not in (".tdm", ".tflite"):
         raise UsageError(f"{out} should end in .tdm or .tflite", "these are what can be written")
@@ -68,15 +75,17 @@ def command(
     settings = options.settings(
         graph, activations, weights, keep, ranges, rounding, equalize, correct_bias, codebooks,
         input_range,
-    )
+    )  # fmt: skip
     started = time.perf_counter()
     with options.progress(quiet) as progress:
-        quantized = quantize(
-            graph,
-            calibration.inputs if calibration else None,
-            settings,
-            lambda done, total: progress("calibrate", done, total),
-        )
+        given = calibration.inputs if calibration else None
+        asked, mixed = Asked(target, flash, ram, input_from, optimize, front), None
+        if asked.anything:
+            quantized, mixed = within(graph, given, settings, asked, profile, progress)
+        else:
+            quantized = quantize(
+                graph, given, settings, lambda done, total: progress("calibrate", done, total)
+            )
         measured = measure(
             quantized.floats,
             quantized.integers,
@@ -101,6 +110,7 @@ def command(
         tested.labels if tested else None,
         time.perf_counter() - started,
         tried,
+        mixed,
     )
     if out:
         _write(out, quantized, document)

@@ -14,6 +14,7 @@ from tinydeploy.ir import DType
 from tinydeploy.quantize.effects import Effect
 from tinydeploy.quantize.measure import Measured
 from tinydeploy.quantize.quantize import Quantized
+from tinydeploy.report.mixed import MixedDocument, show_front
 from tinydeploy.report.tables import show_rows
 from tinydeploy.verify.accuracy import accuracy, metric_for
 
@@ -72,6 +73,7 @@ class QuantizationDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defau
     warnings: list[str]
     accuracy: Scores | None = None
     methods: list[Method] = []
+    mixed: MixedDocument | None = None
     seconds: float = 0.0
 
 
@@ -82,6 +84,7 @@ def describe(
     labels: Array | None,
     seconds: float,
     tried: Sequence[Effect] = (),
+    mixed: MixedDocument | None = None,
 ) -> QuantizationDocument:
     """Return the document of one run; `labels` are of the samples measured."""
     layers = _layers(quantized, measured)
@@ -102,6 +105,7 @@ def describe(
             Method(name=e.method, output_sqnr_db=_finite(e.sqnr), agreement=e.agreement)
             for e in tried
         ],
+        mixed=mixed,
         seconds=seconds,
     )
 
@@ -127,6 +131,7 @@ def _settings(quantized: Quantized) -> dict[str, Any]:
     found["node_bits"] = {
         quantized.floats.nodes[p].name: bits for p, bits in quantized.settings.node_bits.items()
     }
+    found["narrow"] = {quantized.floats.tensors[t].name: b for t, b in settings.narrow.items()}
     return found
 
 
@@ -172,7 +177,7 @@ def _advice(layers: list[Layer], quantized: Quantized) -> list[str]:
     found = []
     output = layers[-1].sqnr_db if layers else None
     narrow = [x for x in worst(layers) if x.weight_bits is not None and x.weight_bits < 8]
-    if narrow:
+    if narrow and quantized.settings.weight_bits < 8:
         found.append(
             f"layer {narrow[0].index} alone loses {narrow[0].lost_db:.1f} dB: --keep "
             f"{narrow[0].index} leaves its weights at 8 bits"
@@ -193,7 +198,8 @@ def show(console: Any, d: QuantizationDocument, every: bool) -> None:
     """Print what was done and what it cost; all layers if wanted, else the worst."""
     from rich.table import Table
 
-    style = ", ".join(f"{k} {v}" for k, v in d.settings.items() if v not in ({}, False, None))
+    style = ", ".join(f"{k} {v}" for k, v in d.settings.items() if v not in ({}, False, None)
+                      and not (d.mixed and isinstance(v, dict)))  # fmt: skip
     console.print(f"{d.model}  {style}", markup=False)
     saved = 100 * (1 - d.weights_bytes / max(d.weights_bytes_before, 1))
     console.print(
@@ -236,6 +242,8 @@ def show(console: Any, d: QuantizationDocument, every: bool) -> None:
                 for x in d.methods
             ],
         )
+    if d.mixed:
+        show_front(console, d.mixed)
     for line in d.advice:
         console.print(f"try       {line}", markup=False)
     for line in d.warnings:
