@@ -3,9 +3,8 @@
  *   kind u8 | sequence u16 | length u16 | payload[length] | crc u32        (little endian)
  *
  * COBS: S. Cheshire and M. Baker, "Consistent Overhead Byte Stuffing", IEEE/ACM ToN 7(2), 1999.
- * CRC-32/ISO-HDLC: polynomial 0x04C11DB7, initial value and final mask all ones, reflected. A line
- * that spoils one byte in a hundred passes a million bad frames in a day or two: 16 bits of check
- * would let some of them through. */
+ * CRC-32/ISO-HDLC: polynomial 0x04C11DB7, reflected, all ones before and after. Of a million frames
+ * spoilt at random, 16 bits of check would let 15 pass. */
 #ifndef TD_FRAME_H
 #define TD_FRAME_H
 

@@ -47,7 +47,7 @@ def test_cobs_known_values(data: bytes, line: bytes) -> None:
 
 
 def test_crc_check_value() -> None:
-    assert protocol.crc16(b"123456789") == 0x29B1  # CRC-16/IBM-3740
+    assert protocol.crc32(b"123456789") == 0xCBF43926  # CRC-32/ISO-HDLC
 
 
 @given(st.lists(frames, max_size=4), st.data())

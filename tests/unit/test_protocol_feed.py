@@ -13,8 +13,7 @@ from test_protocol_device import LossyTransport
 
 from tinydeploy.build.firmware import Firmware, build_firmware
 from tinydeploy.errors import DeviceError
-from tinydeploy.run import device as device_module
-from tinydeploy.run import protocol
+from tinydeploy.run import exchange, protocol
 from tinydeploy.run.device import Device, open_device
 from tinydeploy.run.host import start_host
 from tinydeploy.run.protocol import Frame, FrameReader, encode
@@ -80,7 +79,7 @@ def test_what_cannot_be_fed_is_a_sentence(firmware: Firmware) -> None:
 def test_a_lossy_line_gives_right_results(
     firmware: Firmware, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(device_module, "_FIRST_RETRY", 0.02)
+    monkeypatch.setattr(exchange, "_FIRST_RETRY", 0.02)
     transport, process = start_host(firmware.elf)
     with Device(LossyTransport(transport, seed, 0.0004), process=process, timeout=10) as device:
         first = runs_of(device)
@@ -133,7 +132,7 @@ class Meddling:
 def test_every_second_frame_is_spoilt(
     firmware: Firmware, monkeypatch: pytest.MonkeyPatch, kind: int, treat: Callable[[bytes], bytes]
 ) -> None:
-    monkeypatch.setattr(device_module, "_FIRST_RETRY", 0.02)
+    monkeypatch.setattr(exchange, "_FIRST_RETRY", 0.02)
     transport, process = start_host(firmware.elf)
     line = Meddling(transport, kind, treat)
     with Device(line, process=process, timeout=10) as device:
@@ -172,7 +171,7 @@ def test_a_dead_line_of_feeds_is_an_error(
     firmware: Firmware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All FEEDs are lost, requests are not: one side or the other gives up."""
-    monkeypatch.setattr(device_module, "_FIRST_RETRY", 0.02)
+    monkeypatch.setattr(exchange, "_FIRST_RETRY", 0.02)
     transport, process = start_host(firmware.elf)
 
     class Deaf(Meddling):
@@ -213,7 +212,9 @@ def test_another_host_takes_over(firmware: Firmware) -> None:
     ],
 )
 def test_wishes_that_make_no_sense_are_refused(payload: bytes, message: str) -> None:
-    greeting = struct.pack("<BBH16sIIIIIIB", 1, 0, 4_096, bytes(16), 64, 1, 0, 0, 1_000, 64, 0)
+    greeting = struct.pack(
+        "<BBH16sIIIIIIB", protocol.VERSION, 0, 4_096, bytes(16), 64, 1, 0, 0, 1_000, 64, 0
+    )
 
     class Wishing:
         def __init__(self) -> None:

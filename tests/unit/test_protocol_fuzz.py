@@ -117,8 +117,8 @@ static void build(uint8_t kind, uint16_t sequence, const uint8_t *payload, uint3
     td_store16(body + 3, (uint16_t)(lie ? number() : length));
     memcpy(body + 5, payload, length);
     uint32_t total = 5 + length;
-    td_store16(body + total, td_crc16(body, total));
-    total += 2;
+    td_store32(body + total, td_crc32(body, total));
+    total += 4;
     line_length = 0;
     size_t mark = line_length++;
     uint8_t code = 1;

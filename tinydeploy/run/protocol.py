@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tinydeploy.errors import DeviceError
 
-VERSION = 1
+VERSION = 2
 MOST_RUNS = 10_000  # of one BENCH
 _LARGEST_FRAME = 65_536 + 16  # beyond this, bytes without a delimiter are noise
 
@@ -39,7 +39,7 @@ STREAMED = 0xFFFF_FFFF  # the offset of an input that is not in the arena
 COUNTER_TIMER, COUNTER_CYCLES, COUNTER_NANOSECONDS = range(3)
 
 _HEADER = struct.Struct("<BHH")
-_CRC = struct.Struct("<H")
+_CRC = struct.Struct("<I")
 _HELLO = struct.Struct("<BBH16sIIIIIIB")
 _ERROR = struct.Struct("<BIII")
 _WANT = struct.Struct("<IIII")
@@ -106,9 +106,9 @@ class ErrorReport:
     detail: tuple[int, int, int]
 
 
-def crc16(data: bytes) -> int:
-    """Return the CRC-16/IBM-3740: polynomial 0x1021, initial value 0xFFFF, not reflected."""
-    return binascii.crc_hqx(data, 0xFFFF)
+def crc32(data: bytes) -> int:
+    """Return the CRC-32/ISO-HDLC: polynomial 0x04C11DB7, reflected, all ones before and after."""
+    return binascii.crc32(data)
 
 
 def cobs_encode(data: bytes) -> bytes:
@@ -150,7 +150,7 @@ def cobs_decode(data: bytes) -> bytes:
 def encode(frame: Frame) -> bytes:
     """Return a frame as it goes on the line, between zero bytes."""
     body = _HEADER.pack(frame.kind, frame.sequence, len(frame.payload)) + frame.payload
-    return b"\0" + cobs_encode(body + _CRC.pack(crc16(body))) + b"\0"
+    return b"\0" + cobs_encode(body + _CRC.pack(crc32(body))) + b"\0"
 
 
 def decode(line: bytes) -> Frame | None:
@@ -164,7 +164,7 @@ def decode(line: bytes) -> Frame | None:
     kind, sequence, length = _HEADER.unpack_from(body)
     (crc,) = _CRC.unpack_from(body, len(body) - _CRC.size)
     payload = body[_HEADER.size : -_CRC.size]
-    if length != len(payload) or crc != crc16(body[: -_CRC.size]):
+    if length != len(payload) or crc != crc32(body[: -_CRC.size]):
         return None
     return Frame(kind, sequence, payload)
 
@@ -172,15 +172,18 @@ def decode(line: bytes) -> Frame | None:
 class FrameReader:
     """Collect bytes of the line and give out the frames among them."""
 
-    __slots__ = ("_buffer", "corrupt")
+    __slots__ = ("_buffer", "bytes", "corrupt", "good")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self.bytes = 0  # that arrived so far
         self.corrupt = 0  # frames dropped so far
+        self.good = 0  # frames given out so far
 
     def feed(self, data: bytes) -> list[Frame]:
         """Return the frames that these bytes complete; corrupt ones are dropped and counted."""
         self._buffer += data
+        self.bytes += len(data)
         *lines, rest = bytes(self._buffer).split(b"\0") if 0 in data else [self._buffer]
         self._buffer = bytearray(rest)
         if len(self._buffer) > _LARGEST_FRAME:
@@ -194,6 +197,7 @@ class FrameReader:
                     self.corrupt += 1
                 else:
                     frames.append(frame)
+        self.good += len(frames)
         return frames
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
+import time
 from typing import Protocol
 
 from tinydeploy.errors import DeviceError, UsageError
 
 _READ_BYTES = 65_536
 _SEND_SECONDS = 30.0
+_CONNECT_SECONDS = 10.0
+_TURN_SECONDS = 0.02
+_PORTS_HINT = "see the ports of this computer with `tinydeploy ports`"
 
 
 class Transport(Protocol):
@@ -113,35 +118,37 @@ class PipeTransport:
 
 
 class SerialTransport:
-    """Carry bytes over anything that pyserial opens: /dev/tty*, COM*, socket://, rfc2217://."""
+    """Carry bytes over a serial port that pyserial opens: /dev/tty*, COM*, rfc2217://."""
 
     __slots__ = ("_port", "_serial")
 
     def __init__(self, port: str, baud: int) -> None:
+        """Open a port for this process alone; raises UsageError or DeviceError."""
         import serial
 
+        # A time-out is set once: changing it would negotiate the line anew, over rfc2217.
         self._port = port
         try:
             self._serial = serial.serial_for_url(
-                port, baudrate=baud, timeout=0, write_timeout=_SEND_SECONDS
+                port,
+                baudrate=baud,
+                timeout=_TURN_SECONDS,
+                write_timeout=None if "://" in port else _SEND_SECONDS,
+                exclusive=True,
             )
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"cannot open the port {port}",
-                str(error),
-                "see the ports of this computer with `tinydeploy ports`",
-            ) from error
+        except OSError as error:
+            raise _unopened(port, error) from error
+        except ValueError as error:
+            raise UsageError(f"{port[:200]!r} is no port", str(error), _PORTS_HINT) from error
 
     def read(self, timeout: float) -> bytes:
         """Return the bytes that have arrived, after at most `timeout` seconds; b"" if none have."""
+        deadline = time.monotonic() + timeout
         try:
-            self._serial.timeout = max(timeout, 0.001)
-            data = bytes(self._serial.read(1))
-            if data:
-                self._serial.timeout = 0
-                with contextlib.suppress(BlockingIOError):
-                    data += bytes(self._serial.read(_READ_BYTES))
-            return data
+            while True:
+                data = bytes(self._serial.read(max(1, self._serial.in_waiting)))
+                if data or time.monotonic() >= deadline:
+                    return data
         except OSError as error:
             raise DeviceError(f"the port {self._port} closed", str(error)) from error
 
@@ -156,3 +163,38 @@ class SerialTransport:
         """Let go of the link."""
         with contextlib.suppress(OSError):
             self._serial.close()
+
+
+def open_port(port: str, baud: int) -> Transport:
+    """Open a port by its name or URL: /dev/tty*, COM*, socket://HOST:PORT, rfc2217://HOST:PORT.
+
+    Raises UsageError for what is no port, DeviceError for one that is not there or in use.
+    """
+    if not port.startswith("socket://"):
+        return SerialTransport(port, baud)
+    host, _, number = port.removeprefix("socket://").rstrip("/").rpartition(":")
+    if not host or not number.isdecimal() or not 0 < int(number) < 65_536:
+        raise UsageError(f"{port[:200]!r} is no port", "it should be socket://HOST:PORT")
+    try:
+        connected = socket.create_connection((host.strip("[]"), int(number)), _CONNECT_SECONDS)
+    except OSError as error:
+        raise _unopened(port, error) from error
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return SocketTransport(connected)
+
+
+def _unopened(port: str, error: OSError) -> DeviceError:
+    """Return why a port could not be opened, in a sentence of its own for each usual reason."""
+    if error.errno == errno.ENOENT:
+        return DeviceError(f"there is no port {port}", "is the board plugged in?", _PORTS_HINT)
+    if error.errno in (errno.EAGAIN, errno.EBUSY):
+        return DeviceError(
+            f"the port {port} is in use", "another program has it open",
+            "close the serial monitor or the other run of tinydeploy",
+        )  # fmt: skip
+    if error.errno == errno.EACCES:
+        return DeviceError(
+            f"the port {port} may not be opened", str(error),
+            "on Linux, join the group that owns it: sudo usermod -aG dialout $USER",
+        )  # fmt: skip
+    return DeviceError(f"cannot open the port {port}", str(error), _PORTS_HINT)
