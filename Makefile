@@ -13,6 +13,7 @@ HOST      := make gcc g++ libc6-dev python3-venv
 LINTERS   := clang
 FLASHERS  := openocd gdb-multiarch
 BROWSER   := chromium
+EMULATOR  := tests/tools/node_modules/.package-lock.json
 
 .PHONY: demo test setup-demo setup-test format clean
 
@@ -29,7 +30,7 @@ test: setup-test
 setup-demo: $(VENV)/.demo-installed
 	@tools/install-packages $(ROOT) $(HOST) $(COMPILERS)
 
-setup-test: $(VENV)/.test-installed
+setup-test: $(VENV)/.test-installed $(EMULATOR)
 	@tools/install-packages $(ROOT) $(HOST) $(COMPILERS) $(LINTERS) $(BROWSER) $(FLASHERS)
 
 $(BIN)/python:
@@ -43,6 +44,11 @@ $(VENV)/.demo-installed: pyproject.toml | $(BIN)/python
 $(VENV)/.test-installed: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.demo-installed
+
+$(EMULATOR): tests/tools/package-lock.json
+	@command -v npm >/dev/null || tools/install-packages $(ROOT) nodejs npm
+	npm ci --prefix tests/tools --silent --no-fund --no-audit
+	@touch $@
 
 format:
 	$(BIN)/ruff format .

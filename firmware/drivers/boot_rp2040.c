@@ -32,5 +32,5 @@ __asm(".syntax unified\n\t"
       "bx r1\n\t"
       ".ltorg\n\t"
       ".org td_boot + 252\n\t"
-      ".word 0x00000000\n\t"
+      ".word 0x2fe47672\n\t"
       ".text");
