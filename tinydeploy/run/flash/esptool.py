@@ -7,6 +7,11 @@ from tinydeploy.run.flash.image import load_image
 from tinydeploy.targets import Target
 
 
+# Chips see their flash through windows of up to 16 MB that begin at multiples of that: "ESP32-C3
+# Technical Reference Manual", 3.3.2.
+_WINDOW = 0x0100_0000
+
+
 def _needs(target: Target) -> str:
     return "" if target.flash.esptool else "the board has no chip of Espressif's"
 
@@ -17,7 +22,7 @@ def _commands(job: Job) -> Commands:
     The names of version 4 are understood by version 5, too, not the other way round.
     """
     choice = ["--port", job.probe] if job.probe else []
-    address = load_image(job.elf)[0][0]
+    address = load_image(job.elf)[0][0] % _WINDOW
     chip = ["--chip", job.target.flash.esptool, *choice]
     return ([job.program, *chip, "write_flash", f"0x{address:x}", BINARY],)
 

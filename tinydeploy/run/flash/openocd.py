@@ -10,10 +10,23 @@ def _needs(target: Target) -> str:
     return "" if target.flash.openocd else "the board file names no openocd configuration"
 
 
+def configurations(target: Target) -> list[str]:
+    """Return the configuration files: a board's, or a chip's behind the interface to reach it by.
+
+    Chips alone are behind ST's probe where that is on the board, else behind a CMSIS-DAP probe.
+    """
+    name = target.flash.openocd
+    if not name.startswith("target/"):
+        return [name]
+    stlink = any(port.startswith("0483:") for port in target.flash.usb)
+    return ["interface/stlink.cfg" if stlink else "interface/cmsis-dap.cfg", name]
+
+
 def _commands(job: Job) -> Commands:
+    files = [part for name in configurations(job.target) for part in ("-f", name)]
     choice = ["-c", f"adapter serial {job.probe}"] if job.probe else []
     work = ["-c", f"program {ELF} verify reset exit"]
-    return ([job.program, "-f", job.target.flash.openocd, *choice, *work],)
+    return ([job.program, *files, *choice, *work],)
 
 
 RUNNER = Runner("openocd", lambda target: ("openocd",), _needs, _commands)
