@@ -17,7 +17,7 @@ from tinydeploy.targets import Target
 ELF = "firmware.elf"
 BINARY = "firmware.bin"
 
-PROBE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,80}")
+SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 PORT = re.compile(r"/dev/[A-Za-z0-9._/-]{1,100}|COM[0-9]{1,3}|(?:socket|rfc2217)://[!-~]{1,200}")
 SERVER = re.compile(r"[A-Za-z0-9.-]{0,100}:[0-9]{1,5}|\[[0-9a-fA-F:]{2,45}\]:[0-9]{1,5}")
 
@@ -65,7 +65,7 @@ class Runner:
     programs: Callable[[Target], tuple[str, ...]]
     needs: Callable[[Target], str]
     commands: Callable[[Job], Commands]
-    probe: re.Pattern[str] = PROBE_ID
+    probe: re.Pattern[str] = SERIAL
     probe_words: str = "the probe's serial number"
     needs_probe: bool = False
     complaints: tuple[Complaint, ...] = ()
@@ -120,10 +120,12 @@ class Runner:
 def _find(name: str) -> Tool:
     """Look a program up on the PATH, then beside this Python: extras are installed there."""
     tool = find_tool(name)
-    if tool.path is None:
-        beside = shutil.which(name, path=str(Path(sys.executable).parent))
-        tool = Tool(name, tool.install, Path(beside) if beside else None)
-    return tool
+    return tool if tool.path else Tool(name, tool.install, _beside(name))
+
+
+def _beside(name: str) -> Path | None:
+    found = shutil.which(name, path=str(Path(sys.executable).parent))
+    return Path(found) if found else None
 
 
 # What the programs print, from their sources and from running them without a board; the order

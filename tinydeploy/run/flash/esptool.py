@@ -6,7 +6,6 @@ from tinydeploy.run.flash.base import BINARY, PORT, Commands, Job, Runner, compl
 from tinydeploy.run.flash.image import load_image
 from tinydeploy.targets import Target
 
-
 # Chips see their flash through windows of up to 16 MB that begin at multiples of that: "ESP32-C3
 # Technical Reference Manual", 3.3.2.
 _WINDOW = 0x0100_0000

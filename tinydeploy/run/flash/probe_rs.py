@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tinydeploy.run.flash.base import ELF, Commands, Job, Runner
 from tinydeploy.targets import Target
 
@@ -25,5 +27,6 @@ RUNNER = Runner(
     lambda target: ("probe-rs",),
     _needs,
     _commands,
+    probe=re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}(:[A-Za-z0-9._-]{1,80})?"),
     probe_words="VID:PID or VID:PID:SERIAL, as 'probe-rs list' shows it",
 )
