@@ -21,8 +21,7 @@ from tinydeploy.ops._rv32.conv import (
 )
 from tinydeploy.ops.base import Array, Kernel, Site
 
-_FEW = 2  # tiles of a call that expand weights on the fly
-_FEW_TIGHT = 3  # the same where little scratch memory counts more
+_FEW = 3  # tiles of a call that may expand weights on the fly
 _TILE, _PAIR = 17, 12  # instructions per k of tiles of 3 and of 2 pixels
 _NARROW = 2  # columns of an image whose rows are streamed three at a time
 
@@ -129,10 +128,17 @@ def _outside(site: Site) -> int:
 
 
 def _direct(site: Site) -> bool:
-    """Tell whether tiles expand weights on the fly: too few of them to expand them before."""
-    tiles = -(-window.convolution(site.call).out_w * _rows_band(site) // 3)
-    few = _FEW_TIGHT if site.pace == "tight" else _FEW
-    return site.optimize != "speed" and bits_of(site) == 8 and tiles <= few
+    """Tell whether tiles expand weights on the fly: too few of them to expand them before.
+
+    In instructions per tile: 4 more per weight, 4 per chunk of about 4 weights and 24 per row of
+    the filter; to expand them before, 8 per weight and 18 per chunk.
+    """
+    g = window.convolution(site.call)
+    tiles = -(-g.out_w * _rows_band(site) // 3)
+    if site.optimize == "speed" or bits_of(site) < 8 or tiles > _FEW:
+        return False
+    weights = g.kernel_h * g.kernel_w * site.call.input().shape[3]
+    return site.pace == "tight" or tiles * (5 * weights + 24 * g.kernel_h) <= 12.5 * weights
 
 
 def _widens(site: Site) -> bool:
