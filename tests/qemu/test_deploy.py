@@ -22,7 +22,7 @@ NAMES = [
     "mcunet/mcunet_vww", "mcunet/mcunet_detection", "tflm/person_detect",
     "tflm/micro_speech_quantized", "tflm/hello_world_int8",
 ]  # fmt: skip
-SMALL_BOARDS = {"microbit", "hifive1"}
+SMALL_BOARDS = {"microbit", "hifive1", "stm32vldiscovery"}
 RUNNABLE = [t.name for t in list_targets() if t.qemu or t.architecture == "host"]
 
 

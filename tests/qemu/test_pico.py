@@ -1,4 +1,4 @@
-"""The Pico's image in an emulator of its chip: second boot stage, clocks, UART, SysTick, a model."""
+"""The Pico in an emulator of its chip: second boot stage, clocks, UART, SysTick, a model."""
 
 from __future__ import annotations
 
