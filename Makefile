@@ -10,7 +10,7 @@ ROOT   := $(if $(filter 0,$(shell id -u)),,sudo)
 COMPILERS := qemu-system-arm qemu-system-misc gcc-arm-none-eabi libnewlib-arm-none-eabi \
              gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf
 HOST      := make gcc g++ libc6-dev python3-venv
-LINTERS   := clang
+LINTERS   := clang cmake
 FLASHERS  := openocd gdb-multiarch
 BROWSER   := chromium
 EMULATOR  := tests/tools/node_modules/.package-lock.json

@@ -5,6 +5,8 @@ from __future__ import annotations
 from tinydeploy.codegen import SourceTree
 from tinydeploy.export.library import Library, needs_cores, package, page, under
 
+_LONGEST = 32  # letters of a component's name: CsubType of PACK.xsd
+
 
 def export(library: Library) -> SourceTree:
     """Return the package description (.pdsc), src/ and the self test as a template for users.
@@ -17,15 +19,10 @@ def export(library: Library) -> SourceTree:
         "cmsis-pack",
         {
             f"{library.publisher.vendor}.{library.name}.pdsc": page(
-                library, "cmsis-pack/pack.pdsc.j2", part=part_of(library.name)
+                library, "cmsis-pack/pack.pdsc.j2", part=library.name[:_LONGEST].rstrip("_")
             ),
             "example/main.c": page(library, "cmake/main.c.j2"),
             **under("example", library.self_test),
             **under("src", library.sources),
         },
     )
-
-
-def part_of(name: str) -> str:
-    """Return the name of a component's part, of which PACK.xsd wants at least 2 letters."""
-    return name if len(name) > 1 else f"model_{name}"

@@ -39,7 +39,7 @@ class Publisher:
     @property
     def vendor(self) -> str:
         """Return the author with the letters that a pack's file name may have."""
-        return re.sub(r"[^A-Za-z0-9_-]+", "_", self.author).strip("_")
+        return re.sub(r"[^A-Za-z0-9]+", "-", self.author)[:32].strip("-")
 
     def checked(self) -> Publisher:
         """Return this, or raise UsageError for text that some metadata could not hold."""
