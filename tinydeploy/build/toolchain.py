@@ -12,6 +12,7 @@ from tinydeploy.errors import ToolchainError
 from tinydeploy.targets import Target
 
 _VERSION_SECONDS = 20.0
+_VERSION_ARGUMENTS = {"esptool": "version", "picotool": "version"}
 
 # How to install programs, by name: with Debian's or Ubuntu's apt, Fedora's dnf and Homebrew; ''
 # where there is no package.
@@ -66,7 +67,7 @@ class Tool:
         """
         try:
             result = subprocess.run(
-                [self.require(), "--version"],
+                [self.require(), _VERSION_ARGUMENTS.get(self.name, "--version")],
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -76,7 +77,7 @@ class Tool:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ToolchainError(f"{self.name} does not start", str(error)) from error
-        first = result.stdout.partition("\n")[0]
+        first = (result.stdout or result.stderr).strip().partition("\n")[0]
         found = re.findall(r"\d+\.\d+(?:\.\d+)?", re.sub(r"\([^)]*\)", "", first))
         if not found:
             raise ToolchainError(f"{self.name} does not tell its version", first[:120])
@@ -110,3 +111,63 @@ def build_tools(target: Target) -> tuple[Tool, ...]:
 def run_tools(target: Target) -> tuple[Tool, ...]:
     """Return the programs that running a target without a board needs."""
     return (find_tool(target.qemu.binary),) if target.qemu else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """Name a target's C library, its version and how to install it; '' where it is missing."""
+
+    name: str
+    version: str
+    install: str
+
+    @property
+    def found(self) -> bool:
+        """Tell whether the compiler finds the library."""
+        return bool(self.version)
+
+
+def library_name(target: Target) -> str:
+    """Return the C library that a target's flags choose."""
+    if any("picolibc" in flag for flag in target.toolchain.flags):
+        return "picolibc"
+    return "newlib" if target.toolchain.prefix else "the system's C library"
+
+
+def c_library(target: Target) -> Library:
+    """Ask the target's compiler for its C library, with the target's own flags."""
+    prefix = target.toolchain.prefix
+    compiler = find_tool(f"{prefix}gcc")
+    flags = target.toolchain.flags
+    version = ""
+    if compiler.path:
+        try:
+            result = subprocess.run(
+                [compiler.path, *flags, "-E", "-P", "-xc", "-"], input=_LIBRARY_VERSION,
+                capture_output=True, text=True, errors="replace", timeout=_VERSION_SECONDS,
+                check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ToolchainError(f"{compiler.name} does not start", str(error)) from error
+        found = re.search(r"VERSION ([0-9][0-9. ]*)", result.stdout.replace('"', ""))
+        version = re.sub(r"\s", "", found[1]) if found and result.returncode == 0 else ""
+    return Library(library_name(target), version, compiler.install)
+
+
+# The macros that newlib, picolibc and glibc tell their version by; other systems' libraries have
+# none, and headers that can be read are all that is known of them.
+_LIBRARY_VERSION = """
+#include <string.h>
+#include <stdint.h>
+#if defined(__PICOLIBC_VERSION__)
+VERSION __PICOLIBC_VERSION__
+#elif defined(_PICOLIBC_VERSION)
+VERSION _PICOLIBC_VERSION
+#elif defined(_NEWLIB_VERSION)
+VERSION _NEWLIB_VERSION
+#elif defined(__GLIBC__)
+VERSION __GLIBC__ . __GLIBC_MINOR__
+#else
+VERSION 0
+#endif
+"""

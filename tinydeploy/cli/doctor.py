@@ -1,4 +1,4 @@
-"""tinydeploy doctor: which compilers and emulators are there, and how to get the others."""
+"""tinydeploy doctor: what is installed of what targets need, and how to get the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tinydeploy.cli import options
 def command(
     target: str | None, as_json: bool, verbose: bool, quiet: bool, debug: bool, color: bool | None
 ) -> int:
-    """Check that the tools of each target are installed; exit code 5 if one is missing."""
+    """Check compilers, C libraries, emulators, programs that flash and Python packages.
+
+    Exit code 5 if something is missing that building or running needs; the rest is optional.
+    """
     from tinydeploy.report.catalogue import tool_rows
     from tinydeploy.report.tables import show_rows
     from tinydeploy.targets import list_targets, load_target
@@ -24,7 +27,24 @@ def command(
     rows = tool_rows(boards)
 
     def show(console: Any) -> None:
-        show_rows(console, rows)
+        show_rows(
+            console,
+            [
+                {
+                    "tool": row["tool"],
+                    "for": row["for"],
+                    "found": _found(row),
+                    "to install": "" if row["found"] else row["install"],
+                }
+                for row in rows
+            ],
+        )
 
     options.Screen(as_json, verbose, color).result(rows, show)
-    return 0 if all(row["found"] for row in rows) else 5
+    return 0 if all(row["found"] for row in rows if row["needed"]) else 5
+
+
+def _found(row: dict[str, Any]) -> str:
+    if row["found"]:
+        return str(row["version"])
+    return "MISSING" if row["needed"] else "no (optional)"

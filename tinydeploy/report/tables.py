@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -16,7 +17,7 @@ def show_rows(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         number = isinstance(value, int) and not isinstance(value, bool)
         table.add_column(key, justify="right" if number else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(_cell(v) for v in row.values()))
+        table.add_row(*(escape(_cell(v)) for v in row.values()))
     console.print(table)
 
 
