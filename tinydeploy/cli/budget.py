@@ -19,11 +19,12 @@ class Asked:
     input_from: str
     optimize: str
     front: bool
+    compare: bool
 
     @property
     def anything(self) -> bool:
         """Tell whether bits are to be chosen at all."""
-        return self.front or self.flash is not None or self.ram is not None
+        return self.front or self.compare or self.flash is not None or self.ram is not None
 
 
 def within(
@@ -42,8 +43,9 @@ def within(
     from tinydeploy.quantize.front import point, trade_offs, undominated
     from tinydeploy.quantize.mixed import Budget, find
     from tinydeploy.quantize.quantize import study
+    from tinydeploy.quantize.quantmcu import quantmcu
     from tinydeploy.quantize.sensitivity import measure_sensitivity
-    from tinydeploy.report.mixed import MixedDocument, front_rows
+    from tinydeploy.report.mixed import MixedDocument, front_rows, patch_row
     from tinydeploy.targets import load_target
 
     if asked.target is None:
@@ -73,8 +75,10 @@ def within(
     if asked.front:
         points = trade_offs(studied, sensitivity, machine, own, semantics, stage("front"))
     points.append(point("chosen", choice, quantized, takes, own, semantics, chosen=True))
+    other = quantmcu(studied, asked.ram) if asked.compare else None
     document = MixedDocument(
         target=board.name, ram_budget=asked.ram, flash_budget=asked.flash,
         front=front_rows(studied.floats, undominated(points)),
+        quantmcu=patch_row(studied.floats, other) if other else None,
     )  # fmt: skip
     return quantized, document

@@ -179,6 +179,8 @@ def budgeting(function: F) -> F:
     for option in (
         click.option("--requantize", is_flag=True,
                      help="Take a model of integers for the float one that it stands for."),
+        click.option("--compare", is_flag=True,
+                     help="Also say what QuantMCU would choose, simulated."),
         click.option("--front", is_flag=True,
                      help="Also show what less flash or RAM would cost; takes a while."),
         OPTIMIZE,

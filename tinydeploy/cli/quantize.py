@@ -38,7 +38,7 @@ def command(
     rounding: str | None, equalize: bool | None, correct_bias: bool | None,
     codebooks: bool | None, input_range: tuple[float, float] | None, layers: bool, methods: bool,
     target: str | None, flash: int | None, ram: int | None, input_from: str, optimize: str,
-    front: bool, requantize: bool,
+    front: bool, compare: bool, requantize: bool,
     profile: str, as_json: bool, verbose: bool, quiet: bool, debug: bool, color: bool | None,
 ) -> int:  # fmt: skip
     """Turn the float MODEL into integers, and say what that costs, layer by layer.
@@ -79,7 +79,7 @@ def command(
     started = time.perf_counter()
     with options.progress(quiet) as progress:
         given = calibration.inputs if calibration else None
-        asked, mixed = Asked(target, flash, ram, input_from, optimize, front), None
+        asked, mixed = Asked(target, flash, ram, input_from, optimize, front, compare), None
         if asked.anything:
             quantized, mixed = within(graph, given, settings, asked, profile, progress)
         else:
