@@ -90,7 +90,7 @@ class Stored(keras.layers.Layer):  # type: ignore[misc]
         """Return the range as trained."""
         if self.fixed is not None:
             return self.low, self.high
-        low, high = np.maximum(self.factors.numpy(), np.float32(_LEAST)).astype(np.float64)
+        low, high = np.maximum(self.factors.value.numpy(), np.float32(_LEAST)).astype(np.float64)
         return self.low * float(low), self.high * float(high)
 
     def quantization(self) -> tuple[Value, Value]:
@@ -224,7 +224,7 @@ class Weighted(keras.layers.Layer):  # type: ignore[misc]
     def stored_weights(self) -> QuantizedWeights:
         """Return the weights as trained."""
         scales = self.scales(self.source.quantization()[0]).numpy()
-        values = self.kernel.numpy() / per_channel(scales, self.kernel.ndim, self.axis)
+        values = self.kernel.value.numpy() / per_channel(scales, self.kernel.ndim, self.axis)
         return QuantizedWeights(to_nearest(values, self.axis, self.largest), scales, self.axis)
 
     def call(self, values: Value) -> Value:
@@ -234,7 +234,7 @@ class Weighted(keras.layers.Layer):  # type: ignore[misc]
         shape[self.axis] = -1
         scaled = tf.convert_to_tensor(self.kernel) / tf.reshape(scales, shape)
         weights = tf.clip_by_value(rounded_to_even(scaled), -self.largest, self.largest)
-        total = LINEAR[op](self.node, rounded(values / step), weights)
+        total = LINEAR[op](self.node, rounded_to_even(values / step), weights)
         if self.bias is not None:
             total = total + rounded_to_even(tf.convert_to_tensor(self.bias) / (step * scales))
         steps = total * (step * scales / out)

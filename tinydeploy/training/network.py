@@ -180,7 +180,7 @@ def export(trained: Any) -> Quantized:
         indices = [i for i in node.inputs[1:] if i is not None]
         for k, variable in enumerate([v for v in (layer.kernel, layer.bias) if v is not None]):
             old = tensors[indices[k]]
-            data = np.asarray(variable.numpy(), np.float32).reshape(old.shape)
+            data = np.asarray(variable.value.numpy(), np.float32).reshape(old.shape)
             if not np.isfinite(data).all():
                 raise ModelError(
                     "training ended in weights that are not finite numbers",
