@@ -205,11 +205,17 @@ def check_fit(
     own_flash, own_ram = FIRMWARE_FLASH_BYTES, _own_ram(target, max_steps)
     problems = []
     const_bytes -= slow_const_bytes
-    flash = const_bytes + code_bytes + own_flash
+    beside = target.memory("constants")
+    with_code = const_bytes if beside == code else 0
+    flash = with_code + code_bytes + own_flash
     if flash > code.size:
         problems.append(
-            f"flash ({code.name}): {flash:,} bytes needed ({const_bytes:,} constants, "
+            f"flash ({code.name}): {flash:,} bytes needed ({with_code:,} constants, "
             f"{code_bytes:,} model code, {own_flash:,} firmware), {code.size:,} available"
+        )
+    if const_bytes - with_code > beside.size:
+        problems.append(
+            f"flash ({beside.name}): {const_bytes:,} bytes of constants, {beside.size:,} available"
         )
     slow = target.slow_flash
     if slow_const_bytes and (slow is None or slow_const_bytes > slow.size):
