@@ -18,20 +18,11 @@ from tinydeploy import pipeline
 from tinydeploy.errors import UsageError
 from tinydeploy.export.formats import FORMATS
 from tinydeploy.export.library import Library, Publisher, library_of
-from tinydeploy.export.machines import machine_for
 from tinydeploy.export.self_test import digest, known_bytes
 from tinydeploy.plan.search import AUTO, Wanted
-from tinydeploy.targets import list_targets, load_target
+from tinydeploy.targets import load_target
 
 ROOT = Path(__file__).resolve().parents[2]
-CROSS = {
-    "mps2-an385-armv6m": ("-mcpu=cortex-m0", "-mcpu=cortex-m23", ""),
-    "mps2-an385": ("-mcpu=cortex-m3", "-mcpu=cortex-m33", "-mcpu=cortex-m0"),
-    "mps2-an386": ("-mcpu=cortex-m4", "-mcpu=cortex-m33", "-mcpu=cortex-m3"),
-    "mps3-an547": ("-mcpu=cortex-m55 -mfloat-abi=hard", "", "-mcpu=cortex-m33"),
-    "riscv-virt": ("-march=rv32imac -mabi=ilp32", "", "-march=rv32iac -mabi=ilp32"),
-    "riscv-virt-rvv": ("-march=rv32imac_zicsr -mabi=ilp32", "", "-march=rv64imac -mabi=lp64"),
-}
 
 
 def library(
@@ -143,49 +134,6 @@ def test_known_inputs_differ_by_byte_and_slot() -> None:
     assert np.unique(first).size == 256 and abs(float(first.mean())) < 8
     assert (first != second).mean() > 0.98
     assert digest([b"foo", b"bar"]) == 0xBF9CF968  # from the FNV test vectors
-
-
-@pytest.mark.parametrize("target", CROSS)
-def test_kernels_of_a_core_say_which(target: str, tmp_path: Path) -> None:
-    """The C compiles for the core and later ones, and names what it needs for an earlier one."""
-    found = library(tmp_path, target)
-    assert not found.machine.portable
-    FORMATS["cmake"](found).write(tmp_path)
-    prefix = load_target(target).toolchain.prefix
-    same, later, other = CROSS[target]
-    warnings = [w for w in STRICT if w != "-Wpedantic"]
-    sources = [*tmp_path.glob("src/*.c"), *tmp_path.glob("example/*_self_test.c")]
-    for flags in filter(None, (same, later)):
-        arm = ["-mthumb"] if "arm" in prefix else []
-        call(
-            f"{prefix}gcc", "-std=c99", "-O2", *arm, *flags.split(), *warnings,
-            f"-I{tmp_path}/src", "-ffreestanding", "-c", *sources, cwd=tmp_path,
-        )  # fmt: skip
-    requirements = tmp_path / "src" / "small_net_requirements.c"
-    refused = [f"{prefix}gcc", *other.split()] if other else ["gcc"]
-    said = call(*refused, "-c", requirements, "-o", tmp_path / "x.o", code=1)
-    assert f"small_net needs {found.machine.title}" in said
-
-
-def test_every_target_has_cores() -> None:
-    asm = {"net_kernels.h": b'__asm__("nop")'}
-    for target in list_targets():
-        if target.architecture != "host":
-            assert not machine_for(target, asm).portable
-            assert machine_for(target, {"net.c": b"int x;"}).portable
-
-
-def test_cmake_for_a_cortex_m(tmp_path: Path) -> None:
-    net, user = tmp_path / "net", tmp_path / "user"
-    FORMATS["cmake"](library(tmp_path, "mps2-an386")).write(net)
-    write_user(user, f"add_subdirectory({net} small_net)", "library")
-    cross = ("-DCMAKE_SYSTEM_NAME=Generic", "-DCMAKE_C_COMPILER=arm-none-eabi-gcc",
-             "-DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY",
-             "-DCMAKE_C_FLAGS=-mthumb -mcpu=cortex-m4")  # fmt: skip
-    call("cmake", "-S", user, "-B", user / "b", *cross)
-    call("cmake", "--build", user / "b")
-    assert (user / "b" / "small_net" / "libtinydeploy_small_net.a").is_file()
-    assert not list((user / "b").rglob("*self_test*"))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
