@@ -63,7 +63,7 @@ def test_deploy_flashes_and_proves(name: str, tmp_path: Path) -> None:
         ).stdout  # fmt: skip
         document = json.loads(text)
         assert document["verify"]["bit_exact"] and document["verify"]["samples"] == 2
-        assert document["profile_run"]["unit"] == "cycles"
+        assert document["profile_run"]["total"] > 0
         assert "flash" in [stage["name"] for stage in document["stages"]]
         # The same board again: what runs is loaded over, then it proves itself once more.
         flashed = json.loads(tinydeploy("flash", out, "--probe", server, "--json").stdout)

@@ -36,7 +36,8 @@ def start_qemu(
     """
     if target.qemu is None:
         raise UsageError(
-            f"target {target.name} has no emulator", hint="use --where host or --where board"
+            f"target {target.name} has no emulator",
+            hint="run it on the board: --flash --port URL, or --port URL once it is flashed",
         )
     program = find_tool(target.qemu.binary).require()
     _check_version(target.qemu.binary)
