@@ -90,6 +90,7 @@ class Prepared:
     strips: Strips | None = None
     archive: bytes | None = None  # the .tdm file that a float model became
     floats: Graph | None = None  # the float model
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +148,12 @@ def prepare(
     semantics = profile_named(profile)
     with clock.stage("import"):
         graph, archive, floats = read_model(path), None, None
+    warnings: tuple[str, ...] = ()
     if calibration is not None and is_float(graph):
         with clock.stage("quantize") as progress:
             floats = graph
-            archive = quantize(graph, calibration(graph), progress=progress).archive()
+            quantized = quantize(graph, calibration(graph), progress=progress)
+            archive, warnings = quantized.archive(), quantized.warnings
             graph = tdm.read_bytes(archive)
     elif not is_tflite(path):
         # What it was read from may be several files; this one is enough to open it again.
@@ -171,7 +174,7 @@ def prepare(
         choice, front = in_memories(choice, front, rooms, semantics, wanted, allocator)
     return Prepared(
         path, choice.graph, choice.plan, semantics, macs, imported, wanted, front, choice.strips,
-        archive, floats,
+        archive, floats, warnings,
     )  # fmt: skip
 
 
@@ -354,28 +357,6 @@ def run(
     with clock.stage("verify") as progress, device(firmware, target, place) as dev:
         verdict = verify(dev, prepared.graph, prepared.plan, prepared.profile, samples, progress)
         counts = tuple(dev.to_unit(t) for t in verdict.counts)
-        return Measured(verdict, dev.unit, counts, dev.stack_used())
-
-
-def profile(
-    prepared: Prepared,
-    firmware: Firmware,
-    target: Target,
-    samples: Samples,
-    runs: int,
-    clock: Clock,
-    place: Place = Place(),
-) -> Measured:
-    """Verify one sample, then run it `runs` times in all; counts are each step's median."""
-    with clock.stage("profile") as progress, device(firmware, target, place) as dev:
-        verdict = verify(dev, prepared.graph, prepared.plan, prepared.profile, samples)
-        ticks = [verdict.counts]
-        for k in range(1, runs):
-            streamed = write_inputs(dev, prepared.graph, prepared.plan, samples.inputs[0])
-            ticks.append(tuple(dev.invoke(streamed)))
-            progress(k + 1, runs)
-        medians = (sorted(step)[len(step) // 2] for step in zip(*ticks, strict=True))
-        counts = tuple(dev.to_unit(t) for t in medians)
         return Measured(verdict, dev.unit, counts, dev.stack_used())
 
 

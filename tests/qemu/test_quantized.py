@@ -28,6 +28,11 @@ def test_a_float_model_is_deployed_and_opened_again(
     assert again["verify"]["bit_exact"]
 
 
+def test_without_samples_there_is_a_warning(tinydeploy: Callable[..., Any]) -> None:
+    d = tinydeploy("deploy", DIGITS, "-t", "host")
+    assert d["verify"]["bit_exact"] and "no samples" in d["warnings"][0]
+
+
 @pytest.mark.parametrize(("bits", "target"), [(4, "mps2-an386"), (4, "riscv-virt"), (2, "host")])
 def test_sub_byte_weights_are_exact_and_small(
     tinydeploy: Callable[..., Any], tmp_path: Path, bits: int, target: str

@@ -109,9 +109,9 @@ def test_lists() -> None:
     [
         (["deploy", DIGITS, "--target", "nosuchboard"], 2, "unknown target"),
         (["deploy", DIGITS], 2, "--target"),
-        (["deploy", ROOT / "README.md", "--target", "host"], 3, "not a .tflite model"),
+        (["deploy", ROOT / "README.md", "--target", "host"], 3, "not a model of a known kind"),
         (["deploy", ROOT / "missing.tflite", "--target", "host"], 3, "cannot be read"),
-        (["deploy", FLOAT, "--target", "host"], 3, "computes in float"),
+        (["plan", FLOAT], 3, "tinydeploy quantize"),
         (["deploy", DIGITS, "--target", "microbit", "--schedule", "layer"], 4, "does not fit"),
         (["deploy", DIGITS, "--target", "host", "--expect", DIGITS_TEST], 2, "--inputs"),
         (["verify", ROOT / "tests"], 2, "not a deployment folder"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from numpy.typing import NDArray
 
 from tinydeploy.build.firmware import Firmware
@@ -72,6 +73,8 @@ def finish(
         target, firmware, samples, measured.verdict, measured.unit, measured.counts,
         measured.stack_bytes, prepared.front,
     )  # fmt: skip
+    if prepared.warnings:
+        document = msgspec.structs.replace(document, warnings=list(prepared.warnings))
     if out:
         (out / "report.json").write_text(to_json(document) + "\n", encoding="utf-8")
     if page:

@@ -33,7 +33,7 @@ def fold_float_border(graph: Graph, profile: IntegerProfile) -> Graph:
             raise ModelError(
                 "the model computes in float",
                 f"float input '{graph.tensors[i].name}' is not quantised first",
-                "quantise the model to int8 before deploying it",
+                "'tinydeploy quantize' makes integers of a float model",
             )
         first, *others = [graph.nodes[p].outputs[0] for p in users]
         if any(graph.tensors[o].quantization != graph.tensors[first].quantization for o in others):
@@ -50,7 +50,7 @@ def fold_float_border(graph: Graph, profile: IntegerProfile) -> Graph:
             raise ModelError(
                 "the model computes in float",
                 f"float output '{graph.tensors[o].name}' does not come from a DEQUANTIZE alone",
-                "quantise the model to int8 before deploying it",
+                "'tinydeploy quantize' makes integers of a float model",
             )
         removed.add(writer)
         source = graph.nodes[writer].inputs[0]
@@ -68,7 +68,7 @@ def fold_float_border(graph: Graph, profile: IntegerProfile) -> Graph:
                 raise ModelError(
                     "the model computes in float",
                     f"{node.op} works on float tensor '{graph.tensors[i].name}'",
-                    "quantise the model to int8 before deploying it",
+                    "'tinydeploy quantize' makes integers of a float model",
                 )
     return graph.replace(
         nodes=nodes,

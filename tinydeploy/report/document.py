@@ -185,21 +185,33 @@ class VerifyFigures(_Part, frozen=True, kw_only=True):
     first_mismatch: MismatchFigures | None = None
 
 
-class NodeCount(_Part, frozen=True, kw_only=True):
-    """Count one node, in the profile's unit."""
+class NodeCount(_Part, frozen=True, kw_only=True, omit_defaults=True):
+    """Count one node, in the profile's unit: the median of all runs; milliseconds on boards."""
 
     name: str
     op: str
     macs: int
     count: int
+    least: int | None = None
+    most: int | None = None
+    milliseconds: float | None = None
 
 
-class ProfileRun(_Part, frozen=True, kw_only=True):
-    """Count one inference; unit is instructions (emulator), cycles (board) or nanoseconds."""
+class ProfileRun(_Part, frozen=True, kw_only=True, omit_defaults=True):
+    """Count one inference; unit is instructions (emulator), cycles (board) or nanoseconds.
+
+    least, most: of whole inferences, over `runs` of them; id: the profile's number in the history.
+    """
 
     unit: str
     total: int
     nodes: list[NodeCount]
+    port: str | None = None
+    runs: int | None = None
+    least: int | None = None
+    most: int | None = None
+    milliseconds: float | None = None
+    id: int | None = None
 
 
 class Accuracy(_Part, frozen=True, kw_only=True):
@@ -234,6 +246,7 @@ class Document(_Part, frozen=True, kw_only=True, omit_defaults=True):
     verify: VerifyFigures | None = None
     profile_run: ProfileRun | None = None
     accuracy: Accuracy | None = None
+    warnings: list[str] = []
     stages: list[Stage]
 
 

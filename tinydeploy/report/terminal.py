@@ -44,6 +44,8 @@ def show_document(
     _memory(console, d, target)
     if d.profile_run:
         _nodes(console, d)
+    for line in d.warnings:
+        console.print(f"warning   {line}", style="yellow", markup=False)
     seconds = sum(s.seconds for s in d.stages)
     console.print(
         f"time      {seconds:.1f} s: " + ", ".join(f"{s.name} {s.seconds:.1f}" for s in d.stages)
