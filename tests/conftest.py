@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_history(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep profiles that tests take out of the user's history."""
+    path = tmp_path_factory.mktemp("history") / "history.sqlite"
+    os.environ["TINYDEPLOY_HISTORY"] = str(path)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

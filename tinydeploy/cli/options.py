@@ -215,11 +215,18 @@ def sampling(function: F) -> F:
 
 def placing(function: F) -> F:
     """Add the options that say where the device is."""
+    port = click.option(
+        "--port", metavar="URL", default=None,
+        help="Serial port of a board: /dev/ttyACM0, COM3, socket://, rfc2217://.",
+    )  # fmt: skip
+    return placing_many(port(function))
+
+
+def placing_many(function: F) -> F:
+    """Add the options that say where devices are, but for their ports."""
     for option in (
         click.option("--timeout", type=click.FloatRange(1, 3600), default=60.0, show_default=True,
                      help="Longest silence of the device, in seconds."),
-        click.option("--port", metavar="URL", default=None,
-                     help="Serial port of a board: /dev/ttyACM0, COM3, socket://, rfc2217://."),
         click.option("--link", type=click.Choice(["semihosting", "uart"]), default="semihosting",
                      show_default=True,
                      help="How frames reach QEMU: its debug channel, or its emulated UART "

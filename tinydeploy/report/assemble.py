@@ -39,7 +39,6 @@ def assemble(
     front: Sequence[Choice] = (),
 ) -> doc.Document:
     """Return the document of whatever stages have run so far."""
-    macs = {p: op_named(n.op).macs(Call(graph, n)) for p, n in enumerate(graph.nodes)}
     return doc.Document(
         model=doc.Model(name=model_name, sha256=graph.source_sha256, macs=model_macs),
         target=target.name if target else None,
@@ -66,7 +65,7 @@ def assemble(
             ],
         ),
         verify=_verify(verdict, samples) if verdict and samples else None,
-        profile_run=_profile(graph, plan, macs, unit, counts) if verdict else None,
+        profile_run=_profile(graph, plan, unit, counts) if verdict else None,
         accuracy=_accuracy(graph, verdict, samples) if verdict and samples else None,
         stages=[doc.Stage(name=name, seconds=round(seconds, 4)) for name, seconds in stages],
     )
@@ -164,16 +163,28 @@ def _verify(verdict: Verdict, samples: Samples) -> doc.VerifyFigures:
     )
 
 
-def _profile(
-    graph: Graph, plan: MemoryPlan, macs: dict[int, int], unit: str, counts: tuple[int, ...]
-) -> doc.ProfileRun:
-    nodes = []
-    for segment, count in zip(plan.segments, counts, strict=True):
-        node = graph.nodes[segment.nodes[-1]]
-        work = sum(macs[p] for p in segment.nodes)
-        # The nodes of a streamed segment take turns; they are counted together.
-        ops = "+".join(graph.nodes[p].op for p in segment.nodes)
-        nodes.append(doc.NodeCount(name=node.name, op=ops, macs=work, count=count))
+def counted_parts(graph: Graph, plan: MemoryPlan) -> list[tuple[str, str, int]]:
+    """Return name, operator and MACs of each step that the device counts by itself.
+
+    The nodes of a streamed segment take turns; they are counted together.
+    """
+    return [
+        (
+            graph.nodes[segment.nodes[-1]].name,
+            "+".join(graph.nodes[p].op for p in segment.nodes),
+            sum(
+                op_named(n.op).macs(Call(graph, n)) for n in (graph.nodes[p] for p in segment.nodes)
+            ),
+        )
+        for segment in plan.segments
+    ]
+
+
+def _profile(graph: Graph, plan: MemoryPlan, unit: str, counts: tuple[int, ...]) -> doc.ProfileRun:
+    nodes = [
+        doc.NodeCount(name=name, op=op, macs=macs, count=count)
+        for (name, op, macs), count in zip(counted_parts(graph, plan), counts, strict=True)
+    ]
     return doc.ProfileRun(unit=unit, total=sum(counts), nodes=nodes)
 
 

@@ -243,18 +243,19 @@ def open_device(
     """Start or reach the device that runs a firmware.
 
     `where`: "qemu" starts the target's emulator, "host" the native process, "board" opens `port`
-    (anything pyserial understands: /dev/ttyACM0, COM3, socket://, rfc2217://). `link` is the
-    emulator's: "uart" goes through the emulated UART, which is slower. `emulator_options` are
-    added to its command line.
+    (anything pyserial understands: /dev/ttyACM0, COM3, socket://, rfc2217://); "qemu" with a port
+    says that an emulator is behind it. `link` is the emulator's: "uart" goes through the emulated
+    UART, which is slower. `emulator_options` are added to its command line.
     Raises UsageError, ToolchainError or DeviceError.
     """
     process: ChildProcess | None = None
     transport: Transport
     unit: Unit
-    if where == "board":
-        if not port:
-            raise UsageError("a board needs a port", hint="name it with --port")
-        transport, unit = open_port(port, target.uart.baud), unit_behind_port(target)
+    if where == "board" and not port:
+        raise UsageError("a board needs a port", hint="name it with --port")
+    if port:
+        transport = open_port(port, target.uart.baud)
+        unit = "instructions" if where == "qemu" else unit_behind_port(target)
     elif where == "host" or target.architecture == "host":
         if target.architecture != "host":
             raise UsageError(f"a firmware for {target.name} does not run on this computer")
@@ -276,6 +277,8 @@ def open_device(
 
 def unit_behind_port(target: Target) -> Unit:
     """Return what a device behind a port counts: a machine that nobody sells is an emulator."""
+    if target.architecture == "host":
+        return "nanoseconds"
     return "cycles" if target.hardware else "instructions"
 
 
