@@ -261,3 +261,25 @@ def test_the_link_is_fast_enough(firmware_of: Build) -> None:
             device.write(0, data)
         rate = 60 * len(data) / (time.monotonic() - started)
     assert rate > 100_000
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-cpu", "rv32,pmp=false"),
+        # The first instruction is fetched from a copy elsewhere, as where flash is mapped twice.
+        ("-device", "loader,file=IMAGE,addr=0x84000000,force-raw=on",
+         "-device", "loader,addr=0x84000000,cpu-num=0"),
+    ],
+    ids=["without-pmp", "from-a-copy"],
+)  # fmt: skip
+def test_riscv_start_copes_with_less(firmware_of: Build, options: tuple[str, ...]) -> None:
+    target = load_target("riscv-virt")
+    built = firmware_of(target)
+    image = str(built.elf.with_name("firmware.bin"))
+    options = tuple(option.replace("IMAGE", image) for option in options)
+    with open_device(built, target, emulator_options=options) as device:
+        device.write(0, bytes(256))
+        device.invoke()
+        assert device.read(*OUTPUT) == bytes([1] * OUTPUT[1])
+        assert 1_000 < device.stack_used() < 1_400  # where the linker put the stack

@@ -25,6 +25,7 @@ DESCRIPTIONS: dict[str, tuple[str, set[str]]] = {
     "stm32f746g-disco": ("STM32F429x.svd", {"FLASH.ACR", "PWR.CR1", "PWR.CSR1"}),
     "stm32vldiscovery": ("STM32F103xx.svd", set()),
 }
+NEAR_RELATIVES = {"nucleo-f446re", "stm32f746g-disco", "stm32vldiscovery"}
 UARTS = {
     "arduino-nano-33-ble": "UART0.TASKS_STARTRX",
     "microbit": "UART0.TASKS_STARTRX",
