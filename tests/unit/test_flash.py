@@ -80,3 +80,9 @@ def test_exit_codes(deployed: Path, path: Path, tmp_path: Path) -> None:
 def test_deploy_flash_needs_the_port_it_is_proven_over() -> None:
     error = tinydeploy("deploy", DIGITS, "--target", "nucleo-f446re", "--flash", code=2).stderr
     assert "--flash needs --port" in error
+
+
+def test_deploy_flash_says_before_it_builds_what_is_missing(path: Path) -> None:
+    arguments = ("--target", "nucleo-f446re", "--flash", "--port", "/dev/ttyNO")
+    error = tinydeploy("deploy", "no-such.tflite", *arguments, code=5).stderr
+    assert "nothing to flash nucleo-f446re with" in error

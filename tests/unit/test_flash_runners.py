@@ -135,6 +135,19 @@ def test_command_lines(name: str, board: str, path: Path, elf: Path) -> None:
     assert not list(path.parent.rglob("x"))
 
 
+def test_esptool_takes_the_port_that_the_firmware_answers_on(path: Path, elf: Path) -> None:
+    fake(path, "esptool")
+    run_flash(plan_flash(elf, load_target(C3), port="/dev/ttyUSB7"), 60)
+    run_flash(plan_flash(elf, load_target(C3), None, "/dev/ttyUSB8", "/dev/ttyUSB7"), 60)
+    run_flash(plan_flash(elf, load_target(C3)), 60)
+    lines = [" ".join(arguments) for _, arguments in calls(path, "esptool")]
+    assert "--port /dev/ttyUSB7 " in lines[0] and "--port /dev/ttyUSB8 " in lines[1]
+    assert "--port" not in lines[2]
+    fake(path, "openocd")
+    plan = plan_flash(elf, load_target(F446), port="/dev/ttyACM0")
+    assert not any("tty" in part for part in plan.commands[0])
+
+
 def test_probe_rs_writes_and_then_starts(path: Path, elf: Path) -> None:
     fake(path, "probe-rs")
     plan = plan_flash(elf, load_target(F446), None, "0483:374b:0A")
@@ -177,6 +190,7 @@ WORDS = [
     ("probe-rs", "Error: No connected probes were found.", "plugged in"),
     ("probe-rs", "Error: Connecting to the chip was unsuccessful.\nCaused by:\n 1: An operation "
      "could not be performed because it lacked the permission to do so: erase_all", "erases all"),
+    ("probe-rs", "Error: 2 probes were found:\n 1. STLink V2-1", "name one with --probe"),
     ("probe-rs", "WARN probe_rs::config::sequences::nrf52: Core is locked.", "erases all"),
     ("probe-rs", "Caused by: USB error: Permission denied (os error 13)", "udev"),
     ("esptool", "A fatal error occurred: Could not open /dev/ttyNOPE, the port is busy or doesn't "

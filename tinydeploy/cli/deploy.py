@@ -56,7 +56,7 @@ def command(
     from tinydeploy.cli.outcome import choose_samples, finish, load_calibration, with_floats
     from tinydeploy.errors import UsageError
     from tinydeploy.report.memory_map import memory_map_svg
-    from tinydeploy.run.flash.flash import plan_flash, run_flash
+    from tinydeploy.run.flash.flash import choose_runner, plan_flash, run_flash
     from tinydeploy.targets import load_target
 
     board = load_target(target)
@@ -65,6 +65,8 @@ def command(
             "--flash needs --port", "the firmware proves itself over the board's serial port",
             "'tinydeploy ports' lists the ports of this computer",
         )  # fmt: skip
+    if flashing:
+        choose_runner(board, runner, probe)  # what is missing is said before minutes are spent
     with tempfile.TemporaryDirectory(prefix="tinydeploy-") as temporary:
         folder = out or Path(temporary) / "out"
         with options.progress(quiet) as progress:
@@ -92,7 +94,7 @@ def command(
                 (out / "memory.svg").write_text(svg, encoding="utf-8")
             if flashing:
                 with clock.stage("flash"):
-                    run_flash(plan_flash(firmware.elf, board, runner, probe))
+                    run_flash(plan_flash(firmware.elf, board, runner, probe, port))
             measured = pipeline.run(
                 prepared, firmware, board, chosen, clock, pipeline.Place(where, port, timeout, link)
             )

@@ -177,6 +177,12 @@ COMPLAINTS = (
         "no gdb server answers there: start it first (openocd, pyocd gdbserver, JLinkGDBServer)",
     ),
     complaint(
+        r"([1-9]\d*|multiple|several|more than one) (debug )?probes (were |are )?(found|connected)|"
+        r"enter the number of the debug probe|requires a single rp",
+        "several boards or probes are connected: name one with --probe; 'tinydeploy ports' shows "
+        "serial numbers",
+    ),
+    complaint(
         r"no (available |connected |accessible )?(debug )?(probes?|rp\S*)\b.{0,30}"
         r"(found|connected|available|devices)|no connected (debug )?probes|no probe was found|"
         r"probe was not found|no target device available|unable to (find|open) .{0,40}(device|"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tinydeploy.errors import DeviceError, ToolchainError, UsageError
 from tinydeploy.run.flash import esptool, gdb, openocd, picotool, probe_rs, pyocd, uf2
-from tinydeploy.run.flash.base import ELF, Commands, Job, Runner
+from tinydeploy.run.flash.base import ELF, PORT, Commands, Job, Runner
 from tinydeploy.targets import Target
 
-RUNNERS = {
+RUNNERS: dict[str, Runner] = {
     module.RUNNER.name: module.RUNNER
     for module in (probe_rs, pyocd, openocd, esptool, picotool, uf2, gdb)
 }
@@ -46,9 +46,7 @@ class Flashed:
     output: str
 
 
-def plan_flash(
-    elf: Path, target: Target, runner: str | None = None, probe: str | None = None
-) -> Plan:
+def choose_runner(target: Target, runner: str | None = None, probe: str | None = None) -> Runner:
     """Choose the runner: the one named, else the first of the board's order that is installed.
 
     gdb comes last for every board: it needs but a server, named by `probe`. Raises UsageError
@@ -59,18 +57,17 @@ def plan_flash(
         if problem := chosen.unsuitable(target, probe):
             raise UsageError(f"{runner} cannot flash {target.name}", problem, _ask(target))
         chosen.tool(target).require()
-        return _planned(chosen, elf, target, probe)
+        return chosen
     reasons, missing = [], []
     for name in dict.fromkeys((*target.flash.order, "gdb")):
         candidate = RUNNERS[name]
-        problem = candidate.unsuitable(target, probe)
-        if problem:
+        if problem := candidate.unsuitable(target, probe):
             reasons.append(f"{name}: {problem}")
         elif candidate.tool(target).path is None:
             missing.append(candidate)
             reasons.append(f"{name}: not installed")
         else:
-            return _planned(candidate, elf, target, probe)
+            return candidate
     what, why = f"nothing to flash {target.name} with", "; ".join(reasons)
     if missing:
         hints = [f"{r.name}: {r.tool(target).install}" for r in missing]
@@ -78,12 +75,24 @@ def plan_flash(
     raise UsageError(what, why, _ask(target))
 
 
-def _planned(runner: Runner, elf: Path, target: Target, probe: str | None) -> Plan:
+def plan_flash(
+    elf: Path,
+    target: Target,
+    runner: str | None = None,
+    probe: str | None = None,
+    port: str | None = None,
+) -> Plan:
+    """Return the command lines of the runner that `choose_runner` chooses.
+
+    `port` is the board's UART: runners that flash through it take it where no probe is named.
+    """
+    chosen = choose_runner(target, runner, probe)
     if elf.name != ELF or not elf.is_file():
         raise UsageError(f"{elf} is no built firmware", f"a file named {ELF} is expected")
-    program = runner.tool(target).require()
-    job = Job(elf, target, str(program), probe)
-    return Plan(runner, runner.commands(job), elf.parent)
+    if probe is None and port and chosen.probe is PORT and PORT.fullmatch(port):
+        probe = port
+    job = Job(elf, target, str(chosen.tool(target).require()), probe)
+    return Plan(chosen, chosen.commands(job), elf.parent)
 
 
 def _ask(target: Target) -> str:

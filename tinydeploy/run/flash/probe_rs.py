@@ -17,7 +17,7 @@ def _commands(job: Job) -> Commands:
     choice = ["--probe", job.probe] if job.probe else []
     which = ["--non-interactive", "--chip", job.target.flash.probe_rs, *choice]
     return (
-        [job.program, "download", *which, "--verify", "--binary-format", "elf", ELF],
+        [job.program, "download", *which, "--verify", ELF],
         [job.program, "reset", *which],
     )
 
@@ -27,6 +27,6 @@ RUNNER = Runner(
     lambda target: ("probe-rs",),
     _needs,
     _commands,
-    probe=re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}(:[A-Za-z0-9._-]{1,80})?"),
+    probe=re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}(-[0-9])?(:[A-Za-z0-9._-]{1,80})?"),
     probe_words="VID:PID or VID:PID:SERIAL, as 'probe-rs list' shows it",
 )
