@@ -54,7 +54,9 @@ def main() -> None:
     student = prepare(graph, calibration, settings)
     steps = len(split.train.labels) // BATCH
     schedule = tf.keras.optimizers.schedules.CosineDecay(options.rate, options.epochs * steps)
-    student.compile(tf.keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
+    optimizer = tf.keras.optimizers.Adam(schedule)
+    optimizer.build(student.trainable_variables)  # else TensorFlow builds its graph twice
+    student.compile(optimizer, "sparse_categorical_crossentropy")
     batches = augmented_batches(split.train, np.random.default_rng(SEED))
     student.fit(batches, epochs=options.epochs, steps_per_epoch=steps, verbose=2)
 

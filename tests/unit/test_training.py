@@ -239,7 +239,9 @@ def trained(model: Any, epochs: int, rate: float) -> Any:
     import keras
 
     keras.utils.set_random_seed(6)
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
+    optimizer = keras.optimizers.Adam(rate)
+    optimizer.build(model.trainable_variables)  # else TensorFlow builds its graph twice
+    model.compile(optimizer, "sparse_categorical_crossentropy")
     images, labels = np.concatenate(MOVED), np.tile(LABELS, len(MOVED))
     model.fit(images, labels, batch_size=50, epochs=epochs, verbose=0)
     return model
@@ -267,8 +269,7 @@ def recovered(digits: Any) -> tuple[Any, Quantized, dict[str, float]]:
 
 def test_training_recovers_what_two_bits_lose(recovered: Any) -> None:
     model, quantized, figures = recovered
-    print(figures)
-    assert figures["after"] >= max(figures["before"], figures["post"]) + 0.1, figures
+    assert figures["after"] >= max(figures["before"] + 0.15, figures["post"]), figures
     assert figures["after"] >= figures["float"] - 0.15, figures
     assert_equal(model, quantized, [IMAGES[TEST]])
 
