@@ -49,7 +49,7 @@ def test_the_example_runs_right_on_its_core(target: str, tmp_path: Path) -> None
     found, (compiler, core, _, _) = library(tmp_path, target), CORES[target]
     assert not found.machine.portable
     FORMATS["cmake"](found).write(tmp_path)
-    flags = ["-std=c99", "-O2", f"-I{tmp_path}/src", *core.split()]
+    flags = ["-std=c99", *found.machine.flags, f"-I{tmp_path}/src", *core.split()]
     sources = sorted(tmp_path.glob("src/*.c"))
     test = tmp_path / "example" / "small_net_self_test.c"
     if compiler is RISCV:  # QEMU's machine has no C library here; deployments run the kernels
@@ -84,7 +84,11 @@ def test_every_target_has_cores() -> None:
     asm = {"net_kernels.h": b'__asm__("nop")'}
     for target in list_targets():
         if target.architecture != "host":
-            assert not machine_for(target, asm).portable
+            machine = machine_for(target, asm)
+            assert not machine.portable
+            # What the firmware must be compiled with, the library must be, too.
+            needed = {f for f in target.toolchain.flags if f.startswith("-fno")}
+            assert needed <= set(machine.flags)
             assert machine_for(target, {"net.c": b"int x;"}).portable
 
 

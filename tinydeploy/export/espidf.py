@@ -20,6 +20,7 @@ def export(library: Library) -> SourceTree:
             "CMakeLists.txt": page(library, "espidf/CMakeLists.txt.j2"),
             "idf_component.yml": page(library, "espidf/idf_component.yml.j2"),
             f"{project}/CMakeLists.txt": page(library, "espidf/project.txt.j2"),
+            f"{project}/sdkconfig.defaults": page(library, "espidf/sdkconfig.defaults.j2"),
             f"{project}/main/CMakeLists.txt": page(library, "espidf/main.txt.j2"),
             f"{project}/main/idf_component.yml": page(library, "espidf/main.yml.j2"),
             f"{project}/main/main.c": page(library, "espidf/main.c.j2"),

@@ -19,7 +19,8 @@ class Machine:
     `condition` is what the C preprocessor must find true. `arduino` and `platformio` are
     architectures and platforms, of which some boards have such a core; `zephyr` is a Kconfig
     expression; `espidf` lists chips; `cmsis` holds attributes of processors, one of which must
-    match. What is empty has no such cores, except where `portable` says that all will do.
+    match. What is empty has no such cores, except where `portable` says that all will do. `flags`
+    are those that the compiler needs for the network, whatever the rest of a program is built with.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Machine:
     zephyr: str = ""
     espidf: tuple[str, ...] = ()
     cmsis: tuple[tuple[str, str], ...] = ()
+    flags: tuple[str, ...] = ("-O2",)
 
 
 PORTABLE = Machine(
@@ -83,6 +85,8 @@ _CORTEX_M = {
         f"{_THUMB} && defined(__ARM_FEATURE_MVE)",
         zephyr="ARMV8_1_M_MVEI",
         cmsis=(("Dmve", "MVE"), ("Dmve", "FP_MVE")),
+        # GCC 12.2 miscompiles some plain loops that it vectorises for Helium by itself.
+        flags=("-O2", "-fno-tree-vectorize"),
     ),
 }
 

@@ -27,7 +27,7 @@ def export(library: Library) -> SourceTree:
         "frameworks": "*",
         "platforms": list(library.machine.platformio),
         "headers": f"{library.name}.h",
-        "build": {"flags": "-O2", "libArchive": True},
+        "build": {"flags": list(library.machine.flags), "libArchive": True},
         "examples": [
             {
                 "name": "self_test",

@@ -21,7 +21,7 @@ def export(library: Library) -> SourceTree:
             "zephyr/Kconfig": page(library, "zephyr/Kconfig.j2"),
             "zephyr/CMakeLists.txt": page(library, "zephyr/CMakeLists.txt.j2"),
             f"{sample}/CMakeLists.txt": page(library, "zephyr/sample.txt.j2"),
-            f"{sample}/prj.conf": f"CONFIG_TINYDEPLOY_{library.name.upper()}=y\n",
+            f"{sample}/prj.conf": page(library, "zephyr/prj.conf.j2"),
             f"{sample}/sample.yaml": page(library, "zephyr/sample.yaml.j2"),
             f"{sample}/src/main.c": page(library, "zephyr/main.c.j2"),
             **under(f"{sample}/src", library.self_test),
