@@ -42,8 +42,8 @@ def test_dry_run_touches_nothing(deployed: Path, path: Path) -> None:
     text = tinydeploy("flash", deployed, "--dry-run", "--probe", "066DFF").stdout
     folder, command = (shlex.split(line) for line in text.splitlines())
     assert folder == ["cd", str(deployed)]
-    assert command[:3] == [str(path / "openocd"), "-f", "board/st_nucleo_f4.cfg"]
-    assert "adapter serial 066DFF" in command
+    assert command[:3] == [str(path / "openocd"), "-c", "adapter serial 066DFF"]
+    assert "board/st_nucleo_f4.cfg" in command
     document = json.loads(tinydeploy("flash", deployed, "--dry-run", "--json").stdout)
     assert document["runner"] == "openocd" and document["target"] == "nucleo-f446re"
     assert not (path / "ran").exists()

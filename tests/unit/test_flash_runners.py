@@ -112,9 +112,9 @@ def test_a_server_of_gdb_serves_any_board(path: Path, elf: Path) -> None:
 
 
 EXPECTED = {
-    ("openocd", F446): "-f board/st_nucleo_f4.cfg -c 'adapter serial 0A' "
+    ("openocd", F446): "-c 'adapter serial 0A' -f board/st_nucleo_f4.cfg "
     "-c 'program firmware.elf verify reset exit'",
-    ("openocd", PICO): "-f interface/cmsis-dap.cfg -f target/rp2040.cfg -c 'adapter serial 0A' "
+    ("openocd", PICO): "-c 'adapter serial 0A' -f interface/cmsis-dap.cfg -f target/rp2040.cfg "
     "-c 'program firmware.elf verify reset exit'",
     ("pyocd", F446): "flash --no-config --no-wait --format elf --target stm32f446retx --uid 0A "
     "firmware.elf",

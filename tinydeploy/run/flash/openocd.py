@@ -23,10 +23,11 @@ def configurations(target: Target) -> list[str]:
 
 
 def _commands(job: Job) -> Commands:
+    """Choose the probe first: some configurations open it."""
     files = [part for name in configurations(job.target) for part in ("-f", name)]
     choice = ["-c", f"adapter serial {job.probe}"] if job.probe else []
     work = ["-c", f"program {ELF} verify reset exit"]
-    return ([job.program, *files, *choice, *work],)
+    return ([job.program, *choice, *files, *work],)
 
 
 RUNNER = Runner("openocd", lambda target: ("openocd",), _needs, _commands)
