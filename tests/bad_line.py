@@ -166,37 +166,44 @@ def _serve(
     stop: threading.Event,
     opened: list[Callable[[], None]],
 ) -> None:
-    peer = accept()
-    if peer is None:
-        return
+    """Serve one host after the other."""
     ways = _Way(faults, "to device"), _Way(faults, "to host")
+    while not stop.is_set():
+        peer = accept()
+        if peer is not None:
+            _pass_on(peer, device, ways, stop)
+        if any(way.cut for way in ways):
+            while opened:
+                opened.pop()()
+            return
+
+
+def _pass_on(
+    peer: _Peer, device: Transport | None, ways: tuple[_Way, _Way], stop: threading.Event
+) -> None:
+    ended = threading.Event()
 
     def inward() -> None:
         with contextlib.suppress(DeviceError, OSError):
-            while not stop.is_set() and device:
+            while not ended.is_set() and device:
                 peer.send(ways[1].spoil(device.read(_TURN)))
 
     def babble() -> None:
         with contextlib.suppress(OSError):
-            while not stop.is_set():
+            while not ended.is_set():
                 peer.send(ways[1].random.randbytes(128))
                 time.sleep(0.004)
 
     threads = [threading.Thread(target=inward)]
-    if faults.babble:
+    if ways[0].faults.babble:
         threads.append(threading.Thread(target=babble))
     for thread in threads:
         thread.start()
     with contextlib.suppress(DeviceError, OSError):
-        while not stop.is_set():
+        while not stop.is_set() and not any(way.cut for way in ways):
             data = ways[0].spoil(peer.receive())
             if data and device:
                 device.write(data)
-            if any(way.cut for way in ways):
-                break
-    stop.set()
+    ended.set()
     for thread in threads:
         thread.join(10)
-    if any(way.cut for way in ways):
-        while opened:
-            opened.pop()()

@@ -2,6 +2,7 @@
 #ifndef TD_PLATFORM_H
 #define TD_PLATFORM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "td_board.h"
@@ -37,6 +38,10 @@ void td_counter_init(void);
 void td_counter_resume(void);      /* model code is about to run: start a tick, keep the count */
 void td_counter_pause(void);       /* the link is about to be served */
 uint64_t td_counter_read(void);
+
+/* drivers/mark_*.c: raise a pin while an inference runs (true), for a power analyser, else lower it.
+ * Weak in td_run.c, where it does nothing; also called once, with false, before the first run. */
+void td_mark(bool running);
 
 /* arch: the stack grows down from td_stack_top() to td_stack_bottom(). */
 uint8_t *td_stack_bottom(void);

@@ -7,6 +7,12 @@
 /* Silence longer than this is broken between two steps by a BUSY frame. */
 #define TD_BUSY_TICKS (TD_COUNTER_HZ / 4u)
 
+/* For boards without a driver for the pin. */
+__attribute__((weak)) void td_mark(bool running)
+{
+    (void)running;
+}
+
 static uint32_t ticks_of_step[TD_MAX_STEPS];
 static uint32_t overhead; /* ticks between two readings with nothing in between */
 static uint64_t silent; /* ticks run since the host last heard from us */
@@ -17,6 +23,7 @@ static int finished;
 void td_run_init(void)
 {
     uint64_t least = UINT64_MAX;
+    td_mark(false);
     td_counter_resume();
     for (uint32_t i = 0; i < 8; i++) {
         uint64_t start = td_counter_read();
@@ -60,6 +67,7 @@ uint64_t td_run_invoke(void)
     uint64_t total = 0;
     finished = 0;
     starved = 0;
+    td_mark(true);
     td_counter_resume();
     for (uint32_t i = 0; i < td_model.step_count && !starved; i++) {
         uint64_t ticks = count_step(i);
@@ -72,6 +80,7 @@ uint64_t td_run_invoke(void)
         }
     }
     td_counter_pause();
+    td_mark(false);
     finished = !starved;
     return total;
 }

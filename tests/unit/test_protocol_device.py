@@ -335,3 +335,21 @@ def test_a_port_must_exist_and_be_named(firmware: Firmware) -> None:
         open_device(firmware, HOST, "board", port="/dev/no-such-port")
     with pytest.raises(UsageError, match="needs a port"):
         open_device(firmware, HOST, "board")
+
+
+def test_an_inference_is_marked_for_a_power_analyser(tmp_path: Path) -> None:
+    """A board's own td_mark takes the place of the weak one; its calls come in pairs."""
+    pin = (
+        '#include "td_platform.h"\n'
+        "void td_mark(bool running)\n{\n"
+        "    td_arena[200] = running;\n"
+        "    td_arena[201] = (uint8_t)(td_arena[201] + running);\n}\n"
+    )
+    marked = build_firmware({**SOURCES, "pin.c": pin.encode()}, HOST, ARENA_BYTES, tmp_path)
+    with open_device(marked, HOST, "host") as device:
+        device.write(0, bytes(256))
+        device.invoke()
+        device.step(0)  # a step alone is no inference
+        assert device.read(200, 2) == b"\0\1"
+        device.bench(5)
+        assert device.read(200, 2) == b"\0\6"
