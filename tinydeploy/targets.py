@@ -91,6 +91,17 @@ class Counter(_Table, frozen=True, kw_only=True):
     base: int = 0
 
 
+class Mark(_Table, frozen=True, kw_only=True):
+    """Name the driver (firmware/drivers/mark_<driver>.c) of a pin that is high during inferences.
+
+    `base` is the address of its port, `pin` the number there.
+    """
+
+    driver: str
+    base: int
+    pin: int
+
+
 class Qemu(_Table, frozen=True, kw_only=True):
     """Name the emulator, its machine and further arguments."""
 
@@ -170,6 +181,7 @@ class Target(_Table, frozen=True, kw_only=True):
     toolchain: Toolchain
     uart: Uart
     counter: Counter
+    mark: Mark | None = None
     qemu: Qemu | None = None
     flash: Flash = Flash()
     sources: tuple[str, ...] = ()
@@ -261,6 +273,8 @@ def _problem(target: Target) -> str:
         *(("toolchain.flags", flag, _FLAG) for flag in target.toolchain.flags),
         *(("memories.name", memory.name, _NAME) for memory in target.memories),
     ]
+    if target.mark:
+        patterns += [("mark.driver", target.mark.driver, _DRIVER)]
     if target.qemu:
         patterns += [
             ("qemu.binary", target.qemu.binary, _PROGRAM),
@@ -296,6 +310,9 @@ def _number_problem(target: Target) -> str:
         ("chunk_bytes", target.chunk_bytes, 128, 32_768),
         ("flash.uf2_family", target.flash.uf2_family, 0, 2**32 - 1),
     ]
+    if target.mark:
+        limits.append(("mark.base", target.mark.base, 0, 2**32 - 1))
+        limits.append(("mark.pin", target.mark.pin, 0, 255))
     for memory in target.memories:
         if not 0 <= memory.cost <= 10_000:  # false for NaN, too
             return f"cost of {memory.name} = {memory.cost} must be 0 to 10000 cycles"

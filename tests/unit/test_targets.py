@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinydeploy import resources
+from tinydeploy.build.firmware import firmware_files
 from tinydeploy.errors import UsageError
 from tinydeploy.targets import Target, list_targets, load_target
 
@@ -179,3 +180,18 @@ def test_loading_targets_imports_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_pin_for_power_analysers_is_optional(tmp_path: Path) -> None:
+    path = tmp_path / "board.toml"
+    path.write_text(GOOD + '\n[mark]\ndriver = "none_such"\nbase = 0x40020000\npin = 5\n')
+    target = load_target(path)
+    with pytest.raises(UsageError, match="driver that does not exist: mark_none_such"):
+        firmware_files(target, (), arena_bytes=64)
+    assert (
+        b"TD_MARK"
+        not in firmware_files(load_target("microbit"), (), arena_bytes=64)["firmware/td_board.h"]
+    )
+    path.write_text(path.read_text().replace("pin = 5", "pin = 256"))
+    with pytest.raises(UsageError, match=r"mark\.pin = 256"):
+        load_target(path)

@@ -207,6 +207,7 @@ def _firmware_sources(root: Path, target: Target) -> list[Path]:
     else:
         names += ["link_board", f"uart_{target.uart.driver}", "setup"]
         names += [f"boot_{target.boot}"] if target.boot else []
+    names += [f"mark_{target.mark.driver}"] if target.mark else []
     drivers = [root / "drivers" / f"{name}.c" for name in names]
     for path in drivers:
         if not path.is_file():
