@@ -22,7 +22,7 @@ from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.ir.verify import verify_graph
 from tinydeploy.ops import Call, op_named, registry
-from tinydeploy.ops.base import run_checks
+from tinydeploy.ops.checks import run_checks
 
 FORMAT = 1
 MODEL = "model.json"

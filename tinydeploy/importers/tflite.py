@@ -33,7 +33,8 @@ from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.ir.verify import verify_graph
 from tinydeploy.ops import Call, Op, registry
-from tinydeploy.ops.base import ACTIVATIONS, run_checks
+from tinydeploy.ops.base import ACTIVATIONS
+from tinydeploy.ops.checks import run_checks
 
 # What reading a damaged flatbuffer may raise.
 _DAMAGE = (

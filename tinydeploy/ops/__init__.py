@@ -27,7 +27,7 @@ def registry() -> dict[str, Op]:
     """Return all operators by name, in alphabetical order."""
     found: dict[str, Op] = {}
     for info in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        if info.name in ("base", "execute", "layout") or info.name.startswith("_"):
+        if info.name in ("base", "checks", "execute", "layout") or info.name.startswith("_"):
             continue
         op: Op = importlib.import_module(f"{__name__}.{info.name}").OP
         found[op.name] = op

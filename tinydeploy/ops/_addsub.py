@@ -15,7 +15,8 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _elementwise as elementwise
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import Array, Call, Op, Stored, fused_activation, int8_or_int16, portable
+from tinydeploy.ops.base import Array, Call, Op, Stored, fused_activation, portable
+from tinydeploy.ops.checks import int8_or_int16
 
 # TFLite add.cc: inputs are scaled up by so many bits before they meet, to fill the int32 range.
 LEFT_SHIFT = {DType.INT8: 20, DType.INT16: 15}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinydeploy.ops.base import Call, RowSource, shape4
+from tinydeploy.ops.base import Call, RowSource
+from tinydeploy.ops.checks import shape4
 
 
 def shapes_broadcast(call: Call) -> str | None:

@@ -18,9 +18,9 @@ from tinydeploy.ops.base import (
     RowSource,
     Stored,
     fused_activation,
-    int8_in_out,
     portable_bytes,
 )
+from tinydeploy.ops.checks import int8_in_out
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,8 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _pool as pool
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import (
-    Array,
-    Call,
-    Kernel,
-    Op,
-    Site,
-    batch_is_one,
-    element_bits,
-    int8_or_int16,
-    portable,
-    same_quantization,
-)
+from tinydeploy.ops.base import Array, Call, Kernel, Op, Site, element_bits, portable
+from tinydeploy.ops.checks import batch_is_one, int8_or_int16, same_quantization
 
 
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:

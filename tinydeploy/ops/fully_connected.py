@@ -13,7 +13,8 @@ from tinydeploy.ops import _wide as wide
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
 from tinydeploy.ops._runs import RUNS
-from tinydeploy.ops.base import Array, Call, Op, Stored, fused_activation, int8_or_int16
+from tinydeploy.ops.base import Array, Call, Op, Stored, fused_activation
+from tinydeploy.ops.checks import int8_or_int16
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,8 @@ from tinydeploy.numerics import interpolation
 from tinydeploy.numerics.gemmlowp import logistic_int8
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _lookup as lookup
-from tinydeploy.ops.base import (
-    PROBABILITY,
-    Array,
-    Call,
-    Kernel,
-    Op,
-    int8_or_int16,
-    on_int16,
-    portable_bytes,
-)
+from tinydeploy.ops.base import Array, Call, Kernel, Op, on_int16, portable_bytes
+from tinydeploy.ops.checks import PROBABILITY, int8_or_int16
 
 
 def output_is_probability(call: Call) -> str | None:

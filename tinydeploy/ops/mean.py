@@ -11,17 +11,8 @@ from tinydeploy.ir import DType
 from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize, wrap32
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import (
-    Array,
-    Call,
-    Kernel,
-    Op,
-    Site,
-    Stored,
-    element_bits,
-    int8_or_int16,
-    portable,
-)
+from tinydeploy.ops.base import Array, Call, Kernel, Op, Site, Stored, element_bits, portable
+from tinydeploy.ops.checks import int8_or_int16
 
 
 @dataclass(frozen=True, slots=True)

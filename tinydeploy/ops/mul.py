@@ -11,7 +11,8 @@ from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _elementwise as elementwise
 from tinydeploy.ops import _window as window
-from tinydeploy.ops.base import Array, Call, Op, int8_or_int16, portable
+from tinydeploy.ops.base import Array, Call, Op, portable
+from tinydeploy.ops.checks import int8_or_int16
 
 
 @dataclass(frozen=True, slots=True)

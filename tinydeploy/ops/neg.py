@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinydeploy.ops import _lookup as lookup
-from tinydeploy.ops.base import Call, same_quantization
+from tinydeploy.ops.base import Call
+from tinydeploy.ops.checks import same_quantization
 
 
 def zero_point_is_zero(call: Call) -> str | None:

@@ -8,18 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops.base import (
-    Array,
-    Call,
-    Op,
-    RowSource,
-    Stored,
-    alike_on_floats,
-    int8_or_int16,
-    portable_bytes,
-    same_quantization,
-    shape4,
-)
+from tinydeploy.ops.base import Array, Call, Op, RowSource, Stored, alike_on_floats, portable_bytes
+from tinydeploy.ops.checks import int8_or_int16, same_quantization, shape4
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from tinydeploy.ir import DType
 from tinydeploy.numerics.fixedpoint import quantize_multiplier, requantize
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _lookup as lookup
-from tinydeploy.ops.base import Array, Call, Kernel, Op, each_int8_or_int16, portable_bytes
+from tinydeploy.ops.base import Array, Call, Kernel, Op, portable_bytes
+from tinydeploy.ops.checks import each_int8_or_int16
 
 
 @dataclass(frozen=True, slots=True)

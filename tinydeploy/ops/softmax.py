@@ -11,18 +11,8 @@ from tinydeploy.ir import DType
 from tinydeploy.numerics import interpolation
 from tinydeploy.numerics.gemmlowp import softmax_exponentials, softmax_row
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops.base import (
-    PROBABILITY,
-    Array,
-    Call,
-    Kernel,
-    Op,
-    RowSource,
-    Stored,
-    int8_or_int16,
-    on_int16,
-    portable_bytes,
-)
+from tinydeploy.ops.base import Array, Call, Kernel, Op, RowSource, Stored, on_int16, portable_bytes
+from tinydeploy.ops.checks import PROBABILITY, int8_or_int16
 
 
 @dataclass(frozen=True, slots=True)

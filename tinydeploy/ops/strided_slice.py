@@ -16,11 +16,9 @@ from tinydeploy.ops.base import (
     RowSource,
     Stored,
     alike_on_floats,
-    int8_or_int16,
     portable,
-    same_quantization,
-    shape4,
 )
+from tinydeploy.ops.checks import int8_or_int16, same_quantization, shape4
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops.base import (
-    Array,
-    Call,
-    Op,
-    Stored,
-    alike_on_floats,
-    int8_or_int16,
-    portable,
-    same_quantization,
-)
+from tinydeploy.ops.base import Array, Call, Op, Stored, alike_on_floats, portable
+from tinydeploy.ops.checks import int8_or_int16, same_quantization
 
 
 @dataclass(frozen=True, slots=True)

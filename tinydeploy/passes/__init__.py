@@ -11,7 +11,7 @@ from tinydeploy.ir import Graph
 from tinydeploy.ir.verify import verify_graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, op_named
-from tinydeploy.ops.base import run_checks
+from tinydeploy.ops.checks import run_checks
 from tinydeploy.ops.execute import run_outputs
 from tinydeploy.passes.border import fold_float_border
 from tinydeploy.passes.channels import remove_channels

@@ -9,7 +9,7 @@ from tinydeploy.ir import Graph
 from tinydeploy.ir.graph import constant
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, op_named
-from tinydeploy.ops.base import run_checks
+from tinydeploy.ops.checks import run_checks
 
 
 def fold_constants(graph: Graph, profile: IntegerProfile) -> Graph:

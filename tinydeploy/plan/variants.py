@@ -21,7 +21,7 @@ from tinydeploy.ir.verify import verify_graph
 from tinydeploy.ops import Call, op_named
 from tinydeploy.ops._pool import Attributes as Pool
 from tinydeploy.ops._window import Window, convolution
-from tinydeploy.ops.base import run_checks
+from tinydeploy.ops.checks import run_checks
 from tinydeploy.ops.reshape import Attributes as Reshape
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")

@@ -13,7 +13,7 @@ from tinydeploy.ir.graph import constant
 from tinydeploy.ir.verify import verify_graph
 from tinydeploy.numerics.fixedpoint import quantize_float
 from tinydeploy.ops import Call, op_named
-from tinydeploy.ops.base import run_checks, same_quantization
+from tinydeploy.ops.checks import run_checks, same_quantization
 from tinydeploy.quantize.normal import WEIGHTS_AXIS
 from tinydeploy.quantize.ranges import Range, quantization_of
 from tinydeploy.quantize.weights import QuantizedWeights

@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from tinydeploy.ops.base import int8_in_out, int8_or_int16
+from tinydeploy.ops.checks import int8_in_out, int8_or_int16
 from tinydeploy.report.catalogue import op_rows, target_rows
 from tinydeploy.report.tables import markdown
 

@@ -21,7 +21,7 @@ from tinydeploy.numerics.fixedpoint import dequantize, quantize_float
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import Call, op_named
 from tinydeploy.ops._window import activation_of
-from tinydeploy.ops.base import same_quantization
+from tinydeploy.ops.checks import same_quantization
 from tinydeploy.quantize.ranges import Range, quantization_of
 from tinydeploy.quantize.rewrite import BIAS_LIMIT
 from tinydeploy.quantize.weights import QuantizedWeights, largest_of, per_channel, to_nearest

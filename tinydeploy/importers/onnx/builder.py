@@ -23,7 +23,7 @@ from tinydeploy.importers.operands import check_operands, check_shape
 from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.ops import Call, registry
-from tinydeploy.ops.base import run_checks
+from tinydeploy.ops.checks import run_checks
 from tinydeploy.ops.reshape import Attributes as NewShape
 from tinydeploy.ops.transpose import Attributes as Permutation
 

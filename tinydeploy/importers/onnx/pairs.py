@@ -17,7 +17,7 @@ from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.numerics.fixedpoint import quantize_float
 from tinydeploy.ops import Call, op_named
-from tinydeploy.ops.base import run_checks, same_quantization
+from tinydeploy.ops.checks import run_checks, same_quantization
 
 _HINT = (
     "put QuantizeLinear and DequantizeLinear around every operator, "
