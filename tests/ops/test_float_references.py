@@ -67,8 +67,7 @@ def test_integers_approximate_floats(name: str) -> None:
         if any(t.dtype is not DType.INT8 for t in (graph.tensors[i] for i in graph.inputs)):
             continue
         inputs = [
-            random.integers(-127, 128, graph.tensors[i].shape).astype(np.int8)
-            for i in graph.inputs
+            random.integers(-127, 128, graph.tensors[i].shape).astype(np.int8) for i in graph.inputs
         ]
         given = [
             dequantize(x, graph.tensors[i].scale, graph.tensors[i].zero_point)
