@@ -184,14 +184,15 @@ def test_row_by_row(target: str, function: str, bits: int) -> None:
     ],
 )
 def test_codebooks(target: str) -> None:
-    """Indices of 16 values, layer by layer and row by row."""
+    """Indices of 16 values, layer by layer and row by row; enough of them to be worth the code."""
     net = Coded(default_rng(11))
-    x = net.conv(net.input(7, 9, 6), 33, (3, 3), 1)
-    x = net.conv(net.depthwise(x), 12)
+    x = net.conv(net.input(7, 9, 14), 97, (3, 3), 1)
+    x = net.conv(net.depthwise(net.depthwise(x)), 12)
     net.output(net.dense(x, 5))
     functions = ["td_conv_2d_codebook", "td_depthwise_conv_2d_codebook"]
     for streamed in (False, True):
         verdict, _, _ = run_on(
-            load_target(target), net.graph(), samples=2, functions=functions, streamed=streamed
-        )
+            load_target(target), net.graph(), "size", samples=2, functions=functions,
+            streamed=streamed,
+        )  # fmt: skip
         assert verdict.bit_exact, verdict.first_mismatch
