@@ -31,7 +31,7 @@ _SOLVED = 6  # plans of a front whose buffers are placed exactly where greed mis
 
 
 # Points of the fronts for which buffers are placed.
-_MATERIALISED, _LEAN = 8, 2
+_MATERIALISED, _LEAN = 14, 2
 _TRIES = 50  # orders of placement that are tried for each
 # Streamed plans of so many times the least RAM are weighed against each other.
 NEAR = 1.1
