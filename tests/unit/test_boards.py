@@ -80,7 +80,11 @@ def check(image: Image) -> None:
     base = target.memory("vectors")
     first = base.base if base.image is None else base.image
     with image.elf.open("rb") as file:
-        entry = ELFFile(file).header["e_entry"]
+        elf = ELFFile(file)
+        entry = elf.header["e_entry"]
+        (mark,) = elf.get_section_by_name(".symtab").get_symbol_by_name("td_mark")
+        # The board's own driver takes the place of the firmware's empty function.
+        assert (mark["st_info"]["bind"] == "STB_WEAK") == (target.mark is None)
     # All that is flashed lies in flash, and the image is that and nothing else.
     flash = [(m.base if m.image is None else m.image, m.size) for m in target.memories
              if m.kind == "flash"]  # fmt: skip
