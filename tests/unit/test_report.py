@@ -116,6 +116,32 @@ def test_a_screenshot_is_not_blank(width: int, tmp_path: Path) -> None:
     assert len(data) > 20_000  # an empty page compresses to far less
 
 
+def test_dark_on_a_phone_and_on_paper(tmp_path: Path) -> None:
+    """The ground is as dark as the reader's system wants it, nothing is wider than the screen, and
+    all sections are printed.
+    """
+    page, paper = tmp_path / "report.html", tmp_path / "report.pdf"
+    asks = (
+        "<script>document.title = getComputedStyle(document.body).backgroundColor.slice(4, -1) + "
+        "';' + (document.documentElement.scrollWidth - innerWidth)</script></body>"
+    )
+    forbids = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+    page.write_text(forbids.sub("", page_of()).replace("</body>", asks), encoding="utf-8")
+    grounds = []
+    for scheme in ("0", "1"):  # Blink's PreferredColorScheme: dark, light
+        dom, _ = open_page(
+            page, "--dump-dom", "--window-size=390,900",
+            f"--blink-settings=preferredColorScheme={scheme}",
+        )  # fmt: skip
+        ground, beyond = re.findall(r"<title>([0-9, ]+);(-?\d+)</title>", dom)[0]
+        grounds.append(max(map(int, ground.split(","))))
+        assert int(beyond) <= 0
+    assert grounds[0] < 64 and grounds[1] > 192
+    page.write_text(page_of(), encoding="utf-8")
+    open_page(page, f"--print-to-pdf={paper}")
+    assert paper.read_bytes()[:5] == b"%PDF-" and paper.read_bytes().count(b"/Type /Page\n") > 1
+
+
 def test_a_model_cannot_inject(tmp_path: Path) -> None:
     text = page_of(EVIL, evil=True)
     elements = Elements(text)
