@@ -22,6 +22,7 @@ NAMES = [
     "mcunet/mcunet_vww", "mcunet/mcunet_detection", "tflm/person_detect",
     "tflm/micro_speech_quantized", "tflm/hello_world_int8",
 ]  # fmt: skip
+LONG = {("mcunet/mcunet_vww", "riscv-virt"), ("mcunet/mcunet_detection", "mps2-an386")}
 SMALL_BOARDS = {"microbit", "hifive1", "stm32vldiscovery"}
 RUNNABLE = [t.name for t in list_targets() if t.qemu or t.architecture == "host"]
 
@@ -116,8 +117,15 @@ def test_expected_outputs_of_another_runtime(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not MODELS.name, reason="TINYDEPLOY_MODELS is not set")
-@pytest.mark.parametrize("target", ["mps2-an386", "riscv-virt"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        # The two largest run on one core each, on the other with --slow.
+        pytest.param(n, t, marks=[pytest.mark.slow] if (n, t) in LONG else [])
+        for n in NAMES
+        for t in ("mps2-an386", "riscv-virt")
+    ],
+)
 def test_public_models(name: str, target: str) -> None:
     d = document("deploy", MODELS / f"{name}.tflite", "--target", target)
     assert d["verify"]["bit_exact"] and d["verify"]["samples"] == 8

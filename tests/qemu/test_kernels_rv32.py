@@ -154,8 +154,14 @@ def test_depthwise(optimize: str) -> None:
     assert all(k and ("rv32" in k.function or "packed" in k.function) for k in chosen.kernels)
 
 
-@pytest.mark.parametrize("pace", PACES)
-@pytest.mark.parametrize("optimize", MODES)
+@pytest.mark.parametrize(
+    ("optimize", "pace"),
+    [
+        pytest.param(o, p, marks=[pytest.mark.slow] if (o, p) == ("speed", "tight") else [])
+        for o in MODES
+        for p in PACES
+    ],
+)
 def test_rows_in_rings(optimize: str, pace: Pace) -> None:
     """Chains whose rows lie anywhere, wrap, and are missing at the border."""
     net = Net(np.random.default_rng(10))

@@ -289,6 +289,7 @@ def test_what_was_trained_runs_elsewhere(recovered: Any) -> None:
         np.testing.assert_array_equal(litert.run(stored)[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 def test_what_was_trained_runs_on_an_emulated_board(recovered: Any, tmp_path: Path) -> None:
     _, quantized, _ = recovered
