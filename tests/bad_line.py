@@ -16,8 +16,9 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 from serial.rfc2217 import PortManager
 
@@ -87,12 +88,12 @@ def bad_line(device: Transport | None, faults: Faults, kind: Kind = "socket") ->
         tty.setraw(slave)
         port = os.ttyname(slave)
         opened.append(lambda: os.close(slave))
-        accept = lambda: _pty_peer(master, opened)  # noqa: E731
+        accept: Callable[[], Any] = partial(_pty_peer, master, opened)
     else:
         server = socket.create_server(("127.0.0.1", 0))
         port = f"{kind}://127.0.0.1:{server.getsockname()[1]}"
         opened.append(server.close)
-        accept = lambda: _socket_peer(server, kind, stop, opened)  # noqa: E731
+        accept = partial(_socket_peer, server, kind, stop, opened)
     thread = threading.Thread(target=_serve, args=(accept, device, faults, stop, opened))
     thread.start()
     try:

@@ -1,17 +1,15 @@
 """Networks whose inputs lie in memory that is only read: never written, not in the arena, exact."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from builder import Builder
-from networks import residual_network
 
 from tinydeploy import pipeline
 from tinydeploy.build.folder import load_firmware
-from tinydeploy.cli.main import cli
 from tinydeploy.errors import DeviceError, UsageError
 from tinydeploy.plan.search import Wanted
 from tinydeploy.plan.simulate import simulate
@@ -22,29 +20,11 @@ pytestmark = pytest.mark.qemu
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits_int8.tflite"
 
 
-@pytest.fixture
-def tinydeploy(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Run a command in this process, which saves seconds, and return its document."""
-
-    def run(*arguments: object, code: int = 0) -> Any:
-        assert cli.main([*map(str, arguments), "--json"], standalone_mode=False) == code
-        return json.loads(capsys.readouterr().out)
-
-    return run
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    path = tmp_path / "small.tflite"
-    path.write_bytes(residual_network(size=16))
-    return path
-
-
 @pytest.mark.parametrize("target", ["mps2-an386", "riscv-virt"])
 @pytest.mark.parametrize("schedule", ["layer", "streamed"])
 def test_a_run_leaves_the_input_as_it_is(
-    target: str, schedule: str, small: Path, tmp_path: Path, tinydeploy
-) -> None:  # type: ignore[no-untyped-def]
+    target: str, schedule: str, small: Path, tmp_path: Path, tinydeploy: Callable[..., Any]
+) -> None:
     out = tmp_path / "out"
     d = tinydeploy("deploy", small, "-t", target, "--input", "flash", "--schedule", schedule,
                    "--out", out, "--samples", 2)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from math import floor
@@ -98,9 +99,9 @@ def test_sums_are_narrow_only_where_all_inputs_fit(depth: int, bias: int, wide: 
     ("is int8", lambda: dense(4, 0, out="int8")),
     ("more than 47 bits", lambda: dense(4, 2**46)),
 ])  # fmt: skip
-def test_what_is_refused(what: str, graph: object) -> None:
+def test_what_is_refused(what: str, graph: Callable[[], Graph]) -> None:
     with pytest.raises(ModelError, match=what):
-        run_passes(graph(), LITERT)  # type: ignore[operator]
+        run_passes(graph(), LITERT)
 
 
 def test_sums_of_shifts_alone_are_refused() -> None:

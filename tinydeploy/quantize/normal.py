@@ -153,8 +153,9 @@ def _fold_scales(graph: Graph) -> Graph:
             continue
         channels = tensors[source].shape[-1]
         other = node.inputs[1] if node.inputs[0] == source else node.inputs[0]
-        assert other is not None
-        values = np.broadcast_to(tensors[other].data.reshape(-1), (channels,))  # type: ignore[union-attr]
+        factors = None if other is None else tensors[other].data
+        assert factors is not None
+        values = np.broadcast_to(factors.reshape(-1), (channels,))
         nodes[at] = _scaled(maker, node, values, tensors)
         makers[node.outputs[0]] = at
         gone.add(position)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tinydeploy.ir import Graph, Node
+from tinydeploy.ir.used import used
 from tinydeploy.ops._window import activation_of, with_activation
 
 _ACTIVATIONS = ("RELU", "RELU6", "RELU_N1_TO_1")
@@ -12,7 +13,7 @@ _ACTIVATIONS = ("RELU", "RELU6", "RELU_N1_TO_1")
 
 def tidy(graph: Graph) -> Graph:
     """Return an equal graph: clamps fused, means in the shape that is asked of them, no rest."""
-    return _used(_merged(graph))
+    return used(_merged(graph))
 
 
 def readers_of(graph: Graph) -> dict[int, list[int]]:
@@ -53,32 +54,3 @@ def _merged(graph: Graph) -> Graph:
         nodes[position] = None
         makers[node.outputs[0]] = at
     return graph.replace(nodes=tuple(n for n in nodes if n is not None))
-
-
-def _used(graph: Graph) -> Graph:
-    """Drop what no output depends on and number the tensors in order of use."""
-    needed = set(graph.outputs)
-    kept: list[Node] = []
-    for node in reversed(graph.nodes):
-        if needed.intersection(node.outputs):
-            kept.append(node)
-            needed.update(i for i in node.inputs if i is not None)
-    kept.reverse()
-    order = dict.fromkeys(graph.inputs)
-    for node in kept:
-        order.update(dict.fromkeys(i for i in (*node.inputs, *node.outputs) if i is not None))
-    order.update(dict.fromkeys(graph.outputs))
-    number = {old: new for new, old in enumerate(order)}
-    return graph.replace(
-        tensors=tuple(graph.tensors[i] for i in order),
-        nodes=tuple(
-            replace(
-                n,
-                inputs=tuple(None if i is None else number[i] for i in n.inputs),
-                outputs=tuple(number[o] for o in n.outputs),
-            )
-            for n in kept
-        ),
-        inputs=tuple(number[i] for i in graph.inputs),
-        outputs=tuple(number[o] for o in graph.outputs),
-    )
