@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from tinydeploy.errors import UsageError
+from tinydeploy.targets import Target, load_target
 
 MANIFEST = "tinydeploy.json"
 
@@ -45,6 +47,13 @@ class ManifestArena(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     bytes: int
 
 
+class ManifestBoard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Name the folder's copy of the board file, where the board is one of the user's own."""
+
+    copy: Literal["board.toml"] = "board.toml"
+    sha256: str
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Describe a deployment folder, so that later commands know what it holds."""
 
@@ -54,6 +63,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     copy: Literal["model.tflite", "model.tdm"] = "model.tflite"
     sha256: str
     target: str
+    board: ManifestBoard | None = None
     profile: str
     allocator: str
     optimize: str
@@ -98,3 +108,31 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error  # fmt: skip
     except (msgspec.DecodeError, ValueError) as error:
         raise UsageError(f"{folder / MANIFEST} is damaged", str(error)) from error
+
+
+def keep_board(folder: Path, target: Target) -> ManifestBoard | None:
+    """Copy the user's board file into a deployment folder; a board known by name needs none."""
+    if not target.file:
+        return None
+    board = ManifestBoard(sha256=hashlib.sha256(target.file).hexdigest())
+    (folder / board.copy).write_bytes(target.file)
+    return board
+
+
+def load_board(folder: Path, manifest: Manifest) -> Target:
+    """Return the target that a folder was made for: from its copy of the board file, or by name.
+
+    Raises UsageError when the copy is missing or changed.
+    """
+    if manifest.board is None:
+        return load_target(manifest.target)
+    path = folder / manifest.board.copy
+    target = load_target(path)
+    found, expected = hashlib.sha256(target.file).hexdigest(), manifest.board.sha256
+    if found != expected:
+        raise UsageError(
+            f"{path} is not the board file that was deployed for",
+            f"SHA-256 {found[:16]}..., expected {expected[:16]}...",
+            "put that one back, or deploy again with '--target' naming the changed one",
+        )
+    return target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,8 @@ from tinydeploy.manifest import (
     ManifestSegment,
     ManifestStrips,
     ManifestWanted,
+    keep_board,
+    load_board,
     open_folder,
     read_manifest,
     write_manifest,
@@ -47,7 +49,7 @@ from tinydeploy.quantize.quantize import quantize
 from tinydeploy.run.cycles import can_estimate, estimate
 from tinydeploy.run.device import Device, Where, open_device
 from tinydeploy.run.qemu import Link
-from tinydeploy.targets import Target, load_target
+from tinydeploy.targets import Target
 from tinydeploy.verify.compare import Verdict, verify, write_inputs
 from tinydeploy.verify.samples import Samples
 
@@ -258,7 +260,8 @@ def build(
             copy = "model.tdm"
             (folder / copy).write_bytes(prepared.archive)
         else:
-            shutil.copyfile(prepared.path, folder / copy)
+            with suppress(shutil.SameFileError):  # a folder's own model, deployed into it again
+                shutil.copyfile(prepared.path, folder / copy)
         manifest = Manifest(
             format=1,
             version=__version__,
@@ -266,6 +269,7 @@ def build(
             copy=copy,
             sha256=prepared.graph.source_sha256,
             target=target.name,
+            board=keep_board(folder, target),
             profile=prepared.profile.name,
             allocator=prepared.plan.allocator,
             optimize=prepared.plan.selection.core.optimize,
@@ -299,7 +303,7 @@ def build(
 def reopen(folder: Path, clock: Clock) -> tuple[Prepared, Target, Manifest]:
     """Prepare again what a deployment folder was built from; raises UsageError if it changed."""
     manifest = read_manifest(folder)
-    target = load_target(manifest.target)
+    target = load_board(folder, manifest)
     core = core_of(target, manifest.optimize)
     path = folder / manifest.copy
     prepared = prepare(path, manifest.profile, "greedy", clock, core, wanted=Wanted("layer"))

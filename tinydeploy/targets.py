@@ -152,7 +152,8 @@ class Target(_Table, frozen=True, kw_only=True):
     `clock_hz` is the core clock after the steps of `setup`; `boot` names what the part's own boot
     code wants in the image (firmware/drivers/boot_<boot>.c); `stack_bytes` is reserved for the
     stack; `chunk_bytes` is the most data in one frame; `hardware` says that the machine can be
-    bought, so that figures of a real board make sense.
+    bought, so that figures of a real board make sense. `file` is the board file as it was read, if
+    it is the user's; a board that ships with the package is known by its name.
     """
 
     name: str
@@ -185,6 +186,7 @@ class Target(_Table, frozen=True, kw_only=True):
     qemu: Qemu | None = None
     flash: Flash = Flash()
     sources: tuple[str, ...] = ()
+    file: bytes = b""
 
     def memory(
         self, part: Literal["vectors", "code", "constants", "data", "arena", "fast"]
@@ -229,7 +231,7 @@ def load_target(name_or_path: str | Path) -> Target:
     """
     text = str(name_or_path)
     if text.endswith(".toml"):
-        return _load_file(Path(text))
+        return _load_file(Path(text), keep=True)
     known = {path.stem: path for path in resources.folder("targets").glob("*.toml")}
     if text in known:
         return _load_file(known[text])
@@ -241,13 +243,15 @@ def load_target(name_or_path: str | Path) -> Target:
     )
 
 
-def _load_file(path: Path) -> Target:
+def _load_file(path: Path, keep: bool = False) -> Target:
     try:
         with path.open("rb") as file:
             raw = file.read(_LARGEST_FILE + 1)
         if len(raw) > _LARGEST_FILE:
             raise UsageError(f"{path} is too large for a board file", f"over {_LARGEST_FILE} bytes")
-        target = msgspec.convert(tomllib.loads(raw.decode()), Target, strict=True)
+        # TOML has no bytes, so that no file can set the field `file`.
+        table = tomllib.loads(raw.decode())
+        target = msgspec.convert(table, Target, strict=True, builtin_types=(bytes,))
     except OSError as error:
         raise UsageError(f"cannot read the board file {path}", error.strerror or "") from error
     except (ValueError, RecursionError) as error:  # TOML, UTF-8 and msgspec errors
@@ -259,7 +263,7 @@ def _load_file(path: Path) -> Target:
     problem = _problem(target)
     if problem:
         raise UsageError(f"{path} is not a valid board file", problem)
-    return target
+    return msgspec.structs.replace(target, file=raw) if keep else target
 
 
 def _problem(target: Target) -> str:

@@ -112,6 +112,7 @@ def test_a_board_file_of_the_user(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(GOOD.replace('name = "microbit"', 'name = "mine"', 1))
     assert load_target(path).name == load_target(str(path)).name == "mine"
+    assert load_target(path).file == path.read_bytes() and not load_target("microbit").file
 
 
 @pytest.mark.parametrize(
@@ -142,6 +143,7 @@ def test_a_board_file_of_the_user(tmp_path: Path) -> None:
         ('title = "BBC', 'title = "*/ BBC', "title"),
         ("[toolchain]", '[placement]\ncode = "moon"\n[toolchain]', "placement.code"),
         ("[uart]", "[uart", "line"),
+        ("clock_hz = 16_000_000", 'clock_hz = 16_000_000\nfile = "QQ=="', "Expected `bytes`"),
     ],
 )
 def test_what_is_wrong_is_refused_by_name(tmp_path: Path, old: str, new: str, reason: str) -> None:

@@ -17,15 +17,14 @@ def command(
 ) -> int:
     """Build FOLDER (made by 'deploy --out') again, with whatever its sources are now."""
     from tinydeploy import pipeline
-    from tinydeploy.manifest import read_manifest
-    from tinydeploy.targets import load_target
+    from tinydeploy.manifest import load_board, read_manifest
 
     with options.progress(quiet) as progress:
         clock = pipeline.Clock(progress)
-        manifest = read_manifest(folder)
-        firmware = pipeline.rebuild_folder(folder, load_target(manifest.target), clock)
+        target = load_board(folder, read_manifest(folder))
+        firmware = pipeline.rebuild_folder(folder, target, clock)
     figures = {
-        "target": manifest.target,
+        "target": target.name,
         "flash_bytes": firmware.flash_bytes,
         "ram_bytes": firmware.ram_bytes,
         "code_bytes": firmware.code_bytes,
@@ -34,7 +33,7 @@ def command(
     options.Screen(as_json, verbose, color).result(
         figures,
         lambda console: console.print(
-            f"built {firmware.elf.name} for {manifest.target}: "
+            f"built {firmware.elf.name} for {target.name}: "
             f"flash {firmware.flash_bytes:,} bytes, RAM {firmware.ram_bytes:,} bytes"
         ),
     )

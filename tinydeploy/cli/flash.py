@@ -42,11 +42,10 @@ def command(
     Then 'tinydeploy verify FOLDER --port URL' proves it there. Exit codes: 5 nothing to flash
     with, 6 flashing failed.
     """
-    from tinydeploy.manifest import read_manifest
+    from tinydeploy.manifest import load_board, read_manifest
     from tinydeploy.run.flash.flash import plan_flash, run_flash
-    from tinydeploy.targets import load_target
 
-    target = load_target(read_manifest(folder).target)
+    target = load_board(folder, read_manifest(folder))
     plan = plan_flash(folder.resolve() / "firmware.elf", target, runner, probe)
     screen = options.Screen(as_json, verbose, color)
     figures: dict[str, Any] = {
