@@ -13,6 +13,7 @@ from builder import Builder
 from hostlib import STRICT, compile_c
 
 from tinydeploy.codegen.lut import c_source, intel_hex, words
+from tinydeploy.numerics import interpolation
 from tinydeploy.numerics.lut import genetic, integer, piecewise
 from tinydeploy.numerics.lut.functions import FUNCTIONS
 from tinydeploy.numerics.lut.piecewise import Samples, grid
@@ -134,11 +135,11 @@ def test_words_for_hardware() -> None:
 def test_interpolation_of_513_entries(name: str) -> None:
     function = FUNCTIONS[name]
     scale = integer.power_of_two_scale(8.0, 16)
-    table = integer.interpolation_table(function, scale, 2.0**-15)
+    table = interpolation.table_of(function.of, scale, 0, 2.0**-15, np.float32)
     x = np.arange(-32768, 32768)
     exact = np.clip(function.of(x * scale) / 2.0**-15, -32768, 32767)
     # 4 of the curvature and 8 of the step, which is 1/65536 short of 128 inputs.
-    assert np.abs(integer.interpolate(table, x) - exact).max() < 10
+    assert np.abs(interpolation.interpolated(table, x) - exact).max() < 10
 
 
 @pytest.mark.parametrize(("op", "scale"), [("EXP", 1e-4), ("EXP", 2.0**-13), ("GELU", 2.7e-4)])
@@ -149,5 +150,5 @@ def test_interpolation_is_that_of_litert(op: str, scale: float) -> None:
     out = b.tensor((1, 65536), "int16", 7 * scale, 0)
     b.operator(op, [inp], out)
     wanted = LiteRt(b.build([inp], [out])).run([x.astype(np.int16)[None]])[0][0]
-    table = integer.interpolation_table(FUNCTIONS[op.lower()], scale, 7 * scale)
-    np.testing.assert_array_equal(integer.interpolate(table, x), wanted)
+    table = interpolation.table_of(FUNCTIONS[op.lower()].of, scale, 0, 7 * scale, np.float32)
+    np.testing.assert_array_equal(interpolation.interpolated(table, x), wanted)

@@ -131,6 +131,12 @@ def requantize_wide_once(x: IntArray, multiplier: Any, shift: Any) -> IntArray:
     return result
 
 
+def rounded_away(x: NDArray[Any]) -> NDArray[Any]:
+    """Return float64 numbers rounded, halves away from zero (TensorFlow Lite `TfLiteRound`)."""
+    rounded: NDArray[Any] = np.trunc(x + np.copysign(0.5, x))
+    return rounded
+
+
 def quantize_float(x: NDArray[Any], scale: float, zero_point: int, dtype: str) -> NDArray[Any]:
     """Return float32 numbers as stored integers: round(x / scale) half away from zero, clamped.
 
@@ -140,7 +146,7 @@ def quantize_float(x: NDArray[Any], scale: float, zero_point: int, dtype: str) -
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = (np.asarray(x, np.float32) / np.float32(scale)).astype(np.float64)
     scaled = np.where(np.isnan(scaled), 0.0, scaled)
-    rounded = np.trunc(scaled + np.copysign(0.5, scaled))
+    rounded = rounded_away(scaled)
     stored: NDArray[Any] = np.clip(rounded + zero_point, info.min, info.max).astype(dtype)
     return stored
 

@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydeploy.numerics.fixedpoint import IntArray, quantize_multiplier, requantize_double
+from tinydeploy.numerics.fixedpoint import (
+    IntArray,
+    quantize_multiplier,
+    requantize_double,
+    rounded_away,
+)
 
 Floats = NDArray[Any]
 
@@ -20,25 +25,34 @@ _STEPS = 512
 _LOW, _HIGH = -(2**15), 2**15 - 1
 
 
-def _rounded(x: Floats) -> Floats:
-    """Round halves away from zero."""
-    rounded: Floats = np.trunc(x + np.copysign(0.5, x))
-    return rounded
-
-
-def table_of(function: Callable[[Floats], Floats], first: float, last: float) -> NDArray[np.int16]:
-    """Return 513 values of a function between -1 and 1 over a range of arguments, in Q0.15.
+def table_of(
+    function: Callable[[Floats], Floats],
+    scale: float,
+    zero_point: int,
+    output_scale: float = 2 / 65535,
+    kind: type[np.floating[Any]] = np.float64,
+) -> NDArray[np.int16]:
+    """Return a function's int16 values at 513 stored int16 arguments, 128 steps apart.
 
     Each is moved by half the error that interpolation makes in the middle of its step. TensorFlow
-    Lite, kernels/internal/common.h, LUTPopulateInt16, in float64 as its SOFTMAX asks for.
+    Lite, kernels/internal/common.h, LUTPopulateInt16, where SOFTMAX asks for float64 and operators
+    of one value (EXP, GELU) for float32. The output's zero point is 0.
     """
-    step = (last - first) / _STEPS
-    x, after = first + np.arange(_STEPS) * step, first + np.arange(1, _STEPS + 1) * step
-    unit = 2**16 / (2 / (2**16 - 1) * _HIGH - 2 / (2**16 - 1) * _LOW)
-    value = _rounded(function(x) * unit)
-    error = _rounded((function(after) * unit + value) / 2) - _rounded(function(x + step / 2) * unit)
-    end = _rounded(function(np.array([last])) * unit)
-    entries = np.append(value - _rounded(error / 2), end)
+    first, last = (kind(scale) * kind(v - zero_point) for v in (_LOW, _HIGH))
+    step = (last - first) / kind(_STEPS)
+    unit = kind(2**16) / (kind(output_scale) * kind(_HIGH) - kind(output_scale) * kind(_LOW))
+
+    def stored(x: Floats) -> Floats:
+        # A host's float32 functions may differ in the last bit between libraries.
+        real: Floats = function(x.astype(np.float64)).astype(kind) * unit
+        return real.astype(np.float64)
+
+    x = first + np.arange(_STEPS + 1, dtype=kind) * step
+    value = rounded_away(stored(x[:-1]))
+    error = rounded_away((stored(x[1:]) + value) / 2) - rounded_away(
+        stored(x[:-1] + step / kind(2))
+    )
+    entries = np.append(value - rounded_away(error / 2), rounded_away(stored(np.array([last]))))
     table: NDArray[np.int16] = np.clip(entries, _LOW, _HIGH).astype(np.int16)
     return table
 
@@ -54,13 +68,13 @@ def interpolated(table: NDArray[np.int16], x: IntArray) -> IntArray:
 @cache
 def exponentials() -> NDArray[np.int16]:
     """Return exp over -10 to 0."""
-    return table_of(np.exp, 10 / 65535 * -65535, 0.0)
+    return table_of(np.exp, 10 / 65535, _HIGH)
 
 
 @cache
 def reciprocals() -> NDArray[np.int16]:
     """Return 1 / (1 + x) over 0 to 1."""
-    return table_of(lambda x: 1 / (1 + x), 0.0, 1 / 65535 * 65535)
+    return table_of(lambda x: 1 / (1 + x), 1 / 65535, _LOW)
 
 
 def softmax_scale(scale: float, beta: float) -> tuple[int, int]:

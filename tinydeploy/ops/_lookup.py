@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.ir import DType, Quantization
+from tinydeploy.numerics.fixedpoint import rounded_away
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops.base import (
     Array,
@@ -74,8 +75,8 @@ def exact_table(call: Call, function: Callable[[Array], Array]) -> Array:
 
 
 def _stored(scaled: Array, zero_point: int) -> Array:
-    rounded = np.trunc(scaled + np.copysign(0.5, scaled))
-    table: Array = np.clip(np.nan_to_num(rounded, nan=-np.inf) + zero_point, -128, 127)
+    rounded = np.nan_to_num(rounded_away(scaled), nan=-np.inf)
+    table: Array = np.clip(rounded + zero_point, -128, 127)
     return table.astype(np.int8)
 
 
