@@ -20,6 +20,8 @@ from tinydeploy.cli import options
 @click.option("--explain", is_flag=True,
               help="Say what makes the peak, and which change of the network would lower it.",
               )  # fmt: skip
+@click.option("--compare", is_flag=True,
+              help="Show the plan beside published schedules of the network.")  # fmt: skip
 @click.option("--tflm-metadata", "tflm", default=None, metavar="OUT.tflite",
               type=click.Path(path_type=Path, dir_okay=False),
               help="Write a copy of MODEL that tells TensorFlow Lite Micro where tensors lie.",
@@ -31,7 +33,7 @@ from tinydeploy.cli import options
 @options.common
 def command(
     model: Path, target: str | None, svg: Path | None, report: Path | None,
-    explain: bool, tflm: Path | None, profile: str,
+    explain: bool, compare: bool, tflm: Path | None, profile: str,
     allocator: str, schedule: Any, ram: int | None, input_from: str, mac_factor: float,
     optimize: str,
     dump_after: str | None, as_json: bool, verbose: bool, quiet: bool, debug: bool,
@@ -42,11 +44,13 @@ def command(
 
     from tinydeploy import pipeline
     from tinydeploy.build.size import rooms_of
+    from tinydeploy.cli.comparing import compared
     from tinydeploy.cli.explaining import explained
     from tinydeploy.report.assemble import assemble
     from tinydeploy.report.explanation import explanation_figures, explanation_lines
     from tinydeploy.report.memory_map import memory_map_svg
     from tinydeploy.report.plan_table import show_front, show_plan
+    from tinydeploy.report.published import show_compare
     from tinydeploy.targets import load_target
 
     board = load_target(target) if target else None
@@ -59,6 +63,7 @@ def command(
             model, profile, allocator, clock, core, wanted=wanted, rooms=rooms
         )
         why = explained(prepared, allocator, clock) if explain else None
+        beside = compared(prepared, clock) if compare else None
     options.dump(prepared, dump_after)
     if svg:
         _write(svg, memory_map_svg(prepared.graph, prepared.plan).encode())
@@ -78,6 +83,8 @@ def command(
         document = msgspec.structs.replace(
             document, explain=explanation_figures(prepared.graph, why)
         )
+    if beside:
+        document = msgspec.structs.replace(document, compare=beside)
     if report:
         from tinydeploy.cli.pages import write_page
 
@@ -87,6 +94,8 @@ def command(
         show_plan(console, prepared.graph, prepared.plan, board, verbose)
         if len(prepared.front) > 1:
             show_front(console, prepared.front, prepared.plan)
+        if beside:
+            show_compare(console, beside)
         for line in lines:
             console.print(line, markup=False, soft_wrap=True)
         if svg:

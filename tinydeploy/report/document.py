@@ -159,6 +159,41 @@ class ExplainFigures(_Part, frozen=True, kw_only=True):
     untried: int
 
 
+class PieceFigures(_Part, frozen=True, kw_only=True):
+    """Say how a schedule runs the nodes `first` to `last` together: "6 x 6 patches"."""
+
+    first: int
+    last: int
+    how: str
+
+
+class ScheduleFigures(_Part, frozen=True, kw_only=True):
+    """Describe what a memory schedule takes: bytes at the peak, inputs counted and not.
+
+    None where the schedule was not made so. `pieces` are runs of nodes; others run by themselves.
+    """
+
+    method: str
+    known_as: str
+    arena_bytes: int | None
+    without_input_bytes: int | None
+    mac_factor: float
+    pieces: list[PieceFigures] = []
+
+
+class CompareFigures(_Part, frozen=True, kw_only=True):
+    """Hold published schedules of the network beside its plan.
+
+    mac_factor: what the methods were allowed; input_counted: whether they were chosen for the
+    bytes with inputs or without.
+    """
+
+    mac_factor: float
+    input_counted: bool
+    plan: ScheduleFigures
+    published: list[ScheduleFigures]
+
+
 class MismatchFigures(_Part, frozen=True, kw_only=True):
     """Name the first differing value."""
 
@@ -243,6 +278,7 @@ class Document(_Part, frozen=True, kw_only=True, omit_defaults=True):
     memory: MemoryFigures
     plan: PlanFigures
     explain: ExplainFigures | None = None
+    compare: CompareFigures | None = None
     verify: VerifyFigures | None = None
     profile_run: ProfileRun | None = None
     accuracy: Accuracy | None = None
