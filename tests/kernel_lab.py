@@ -23,7 +23,7 @@ from tinydeploy.ir import DType, Graph, Node, Quantization, Tensor
 from tinydeploy.ir.graph import constant
 from tinydeploy.numerics.profile import PROFILES, IntegerProfile
 from tinydeploy.ops import Call, op_named
-from tinydeploy.ops._addsub import Attributes as AddAttributes
+from tinydeploy.ops._elementwise import Attributes as AddAttributes
 from tinydeploy.ops._window import Window
 from tinydeploy.ops.base import Pace
 from tinydeploy.ops.fully_connected import Attributes as DenseAttributes

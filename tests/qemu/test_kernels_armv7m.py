@@ -12,9 +12,9 @@ from tests.kernel_lab import Net, run_on
 from tinydeploy.ir.graph import constant
 from tinydeploy.ops import Call
 from tinydeploy.ops import _addsub as addsub
-from tinydeploy.ops._addsub import Attributes as AddAttributes
 from tinydeploy.ops._armv7m.add import addend_of, solve
 from tinydeploy.ops._dsp.add import table
+from tinydeploy.ops._elementwise import Attributes as AddAttributes
 from tinydeploy.targets import load_target
 
 pytestmark = pytest.mark.qemu

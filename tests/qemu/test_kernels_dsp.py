@@ -14,7 +14,7 @@ from tinydeploy.ir import Node, Quantization
 from tinydeploy.ir.graph import constant
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import Call, op_named
-from tinydeploy.ops._addsub import Attributes as AddAttributes
+from tinydeploy.ops._elementwise import Attributes as AddAttributes
 from tinydeploy.ops._pool import Attributes as PoolAttributes
 from tinydeploy.ops._window import Window
 from tinydeploy.ops.base import Pace

@@ -13,7 +13,7 @@ from tinydeploy.ir import Graph, Quantization
 from tinydeploy.ir.graph import constant
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import Call
-from tinydeploy.ops._addsub import Attributes as AddAttributes
+from tinydeploy.ops._elementwise import Attributes as AddAttributes
 from tinydeploy.ops._pool import Attributes as PoolAttributes
 from tinydeploy.ops._window import Window
 from tinydeploy.ops.mean import Attributes as MeanAttributes

@@ -14,10 +14,9 @@ from kernel_lab import Net
 from tinydeploy.importers.tflite import read_bytes
 from tinydeploy.ir import Graph, Quantization
 from tinydeploy.numerics.profile import PROFILES
-from tinydeploy.ops._addsub import Attributes as AddAttributes
+from tinydeploy.ops._elementwise import Attributes as Fused
 from tinydeploy.ops.execute import run_outputs
 from tinydeploy.ops.mean import Attributes as MeanAttributes
-from tinydeploy.ops.mul import Attributes as MulAttributes
 from tinydeploy.ops.quantize import Attributes as Composed
 from tinydeploy.ops.transpose import Attributes as TransposeAttributes
 from tinydeploy.passes import run_passes
@@ -199,7 +198,7 @@ def constant(net: Net, value: float, scale: float) -> int:
 
 
 def binary(net: Net, op: str, a: int, b: int, scale: float, zero: int, act: str = "NONE") -> int:
-    attributes = {"ADD": AddAttributes, "SUB": AddAttributes, "MUL": MulAttributes}[op](act)
+    attributes = Fused(act)
     out = net._finish(op, [a, b], attributes, 1, zero)
     net.tensors[out] = replace(net.tensors[out], quantization=Quantization((scale,), (zero,)))
     return out

@@ -22,14 +22,13 @@ from tinydeploy.ir.graph import constant
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import (
     Call,
-    _addsub,
+    _elementwise,
     _pool,
     concatenation,
     fully_connected,
     gelu,
     leaky_relu,
     mean,
-    mul,
     op_named,
     pad,
     reshape,
@@ -121,13 +120,13 @@ def image_network() -> Graph:
                 net.weights(1, 2, 3, 8))  # fmt: skip
     b = net.add("DEPTHWISE_CONV_2D", Window(1, 1, 2, 1, "SAME", "NONE"), b,
                 net.weights(1, 3, 3, 8), net.weights(8))  # fmt: skip
-    c = net.add("ADD", _addsub.Attributes("RELU"), a, b)
+    c = net.add("ADD", _elementwise.Attributes("RELU"), a, b)
     c = net.add("CONV_2D", Window(2, 2, 1, 1, "VALID", "NONE", 1, 2, 0, 1), c,
                 net.weights(8, 2, 2, 8))  # fmt: skip
     gate = net.add("MEAN", mean.Attributes((1, 2), True), c)
     gate = net.add("LOGISTIC", None, gate)
-    c = net.add("MUL", mul.Attributes("NONE"), c, gate)
-    c = net.add("SUB", _addsub.Attributes("NONE"), c, net.weights(8))
+    c = net.add("MUL", _elementwise.Attributes("NONE"), c, gate)
+    c = net.add("SUB", _elementwise.Attributes("NONE"), c, net.weights(8))
     c = net.add("HARD_SWISH", None, c)
     d = net.add("AVERAGE_POOL_2D", _pool.Attributes(Window(1, 1, 1, 1, "SAME", "NONE"), 2, 2), c)
     e = net.add("MAX_POOL_2D", _pool.Attributes(Window(1, 1, 1, 1, "SAME", "NONE"), 3, 3), c)
@@ -145,8 +144,8 @@ def image_network() -> Graph:
     f = net.add("RESHAPE", reshape.Attributes((1, 16, 25)), f)
     f = net.add("FULLY_CONNECTED", fully_connected.Attributes("NONE", True), f,
                 net.weights(4, 25), net.weights(4))  # fmt: skip
-    g = net.add("MUL", mul.Attributes("NONE"), net.add("LEAKY_RELU", leaky_relu.Attributes(0.1), f),
-                net.weights(1, 4))  # fmt: skip
+    leaky = net.add("LEAKY_RELU", leaky_relu.Attributes(0.1), f)
+    g = net.add("MUL", _elementwise.Attributes("NONE"), leaky, net.weights(1, 4))
     h = net.add("GELU", gelu.Attributes(False), net.add("ELU", None, f))
     return net.graph(g, net.add("TANH", None, h), net.add("SOFTMAX", softmax.Attributes(1.0), f))
 

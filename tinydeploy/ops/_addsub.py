@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,8 @@ from tinydeploy.numerics.fixedpoint import IntArray, quantize_multiplier, requan
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import _elementwise as elementwise
 from tinydeploy.ops import _window as window
-from tinydeploy.ops._families import kernels
-from tinydeploy.ops.base import Array, Call, Op, Stored, fused_activation, portable
+from tinydeploy.ops._elementwise import Attributes
+from tinydeploy.ops.base import Array, Call, Kernel, Op, Stored, fused_activation
 from tinydeploy.ops.checks import int8_or_int16
 
 # TFLite add.cc: inputs are scaled up by so many bits before they meet, to fill the int32 range.
@@ -23,22 +22,9 @@ LEFT_SHIFT = {DType.INT8: 20, DType.INT16: 15}
 
 
 @dataclass(frozen=True, slots=True)
-class Attributes:
-    """Hold the fused activation."""
-
-    activation: str
-
-
-@dataclass(frozen=True, slots=True)
-class Params:
+class Params(elementwise.Params):
     """Mirror td_add_params: strides in elements, offsets are negated zero points."""
 
-    width: int
-    channels: int
-    a_stride_w: int
-    a_stride_c: int
-    b_stride_w: int
-    b_stride_c: int
     a_offset: int
     a_multiplier: int
     a_shift: int
@@ -51,6 +37,11 @@ class Params:
     out_shift: int
     clamp_min: int
     clamp_max: int
+
+
+def of_node(call: Call) -> Params:
+    """Return the parameters of an ADD or SUB."""
+    return params(call, -1 if call.node.op == "SUB" else 1)
 
 
 def params(call: Call, sign: int) -> Params:
@@ -81,24 +72,21 @@ def scales_usable(call: Call) -> str | None:
     )
 
 
-def _reference(sign: int) -> Callable[[Call, list[Array], IntegerProfile], list[Array]]:
-    def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
-        """Scale both inputs, add, requantise, clamp (TFLite reference_integer_ops::Add)."""
-        p, left_shift = params(call, sign), LEFT_SHIFT[call.output.dtype]
+def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
+    """Scale both inputs, add, requantise, clamp (TFLite reference_integer_ops::Add)."""
+    p, left_shift = of_node(call), LEFT_SHIFT[call.output.dtype]
 
-        def scaled(x: Array, offset: int, multiplier: int, shift: int) -> IntArray:
-            return requantize(
-                (x.astype(np.int64) + offset) << left_shift, multiplier, shift, single=False
-            )
-
-        # The sign comes after the rounding: halves round up, whatever the sign.
-        total = scaled(values[0], p.a_offset, p.a_multiplier, p.a_shift) + p.b_sign * scaled(
-            values[1], p.b_offset, p.b_multiplier, p.b_shift
+    def scaled(x: Array, offset: int, multiplier: int, shift: int) -> IntArray:
+        return requantize(
+            (x.astype(np.int64) + offset) << left_shift, multiplier, shift, single=False
         )
-        out = requantize(total, p.out_multiplier, p.out_shift, single=False) + p.out_offset
-        return [np.clip(out, p.clamp_min, p.clamp_max).astype(call.output.dtype.numpy)]
 
-    return reference
+    # The sign comes after the rounding: halves round up, whatever the sign.
+    total = scaled(values[0], p.a_offset, p.a_multiplier, p.a_shift) + p.b_sign * scaled(
+        values[1], p.b_offset, p.b_multiplier, p.b_shift
+    )
+    out = requantize(total, p.out_multiplier, p.out_shift, single=False) + p.out_offset
+    return [np.clip(out, p.clamp_min, p.clamp_max).astype(call.output.dtype.numpy)]
 
 
 def _power_of_two_int16(tensor: Tensor | None) -> bool:
@@ -113,7 +101,7 @@ def stored(call: Call) -> Stored:
     return {**options, "PotScaleInt16": False}, constants
 
 
-def make(name: str, summary: str, options: str, sign: int) -> Op:
+def make(name: str, summary: str, options: str, sign: int, kernels: tuple[Kernel, ...]) -> Op:
     """Return the operator for a sign of the second input."""
 
     def parse(reader: Any) -> Attributes:
@@ -134,14 +122,14 @@ def make(name: str, summary: str, options: str, sign: int) -> Op:
         parse=parse,
         checks=(int8_or_int16, elementwise.shapes_broadcast, scales_usable),
         shape=elementwise.shape,
-        reference=_reference(sign),
+        reference=reference,
         stored=stored,
         float_reference=float_reference,
-        params=lambda call, profile: params(call, sign),
+        params=lambda call, profile: of_node(call),
         region=elementwise.region,
         columns=elementwise.columns,
         in_place=elementwise.in_place,
         pointwise=True,
         inputs=lambda call: (0, 1),
-        kernels=kernels("ADD", portable("add")),
+        kernels=kernels,
     )

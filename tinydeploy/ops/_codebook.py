@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.ops import _packed as packed
+from tinydeploy.ops import _window as window
 from tinydeploy.ops._weights import codebook, storage_bytes
 from tinydeploy.ops.base import Array, Kernel, Site, once_per_site
 
@@ -90,7 +91,7 @@ _CODED = {
         Kernel(
             "conv_2d_packed", "td_conv_2d_codebook", accepts,
             _params(ConvParams, packed.conv_fields), _constants,
-            whole=packed.conv_whole, by_rows=True,
+            whole=window.is_one_row, by_rows=True,
         ),
     ),
     "DEPTHWISE_CONV_2D": (

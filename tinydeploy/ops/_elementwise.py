@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from tinydeploy.ops.base import Call, RowSource
+from tinydeploy.ops.base import Call, RowSource, Site
 from tinydeploy.ops.checks import shape4
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Hold the fused activation."""
+
+    activation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Begin the parameters of an operator: what `strides` returns."""
+
+    width: int
+    channels: int
+    a_stride_w: int
+    a_stride_c: int
+    b_stride_w: int
+    b_stride_c: int
 
 
 def shapes_broadcast(call: Call) -> str | None:
@@ -44,6 +65,11 @@ def columns(call: Call) -> tuple[RowSource, ...] | None:
 def in_place(call: Call, position: int) -> bool:
     """The output may overwrite an input of its own shape."""
     return call.input(position).shape == call.output.shape
+
+
+def is_one_row(site: Site) -> bool:
+    """Tell whether all tensors are plain, so that two of one shape are one long row."""
+    return site.output_layout.plain and site.input_layout(0).plain and site.input_layout(1).plain
 
 
 def strides(call: Call) -> tuple[int, int, int, int, int, int]:

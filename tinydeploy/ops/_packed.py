@@ -123,7 +123,7 @@ def conv_fields(site: Site, packed: Callable[[Array], Array]) -> ConvParams:
     p = params(site.call, site.profile)
     matrix = p.weights.reshape(p.out_c, -1)
     weights = packed(matrix)
-    whole = conv_whole(site)
+    whole = window.is_one_row(site)
     run = p.kernel_w if p.dilation_w == 1 and p.groups == 1 else 1
     pixels = site.call.output.elements // p.out_c
     return ConvParams(
@@ -173,17 +173,6 @@ def _folded(bias: Array, offset: int, matrix: Array) -> Array:
     return wrap32(bias + offset * matrix.astype(np.int64).sum(axis=1)).astype(np.int32)
 
 
-def conv_whole(site: Site) -> bool:
-    """A 1x1 convolution of stride 1 over plain tensors is one long row."""
-    g = window.convolution(site.call)
-    return (
-        (g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.pad_top, g.pad_left) == (1,) * 4 + (0, 0)
-        and (g.in_h, g.in_w) == (g.out_h, g.out_w)
-        and site.output_layout.plain
-        and site.input_layout().plain
-    )
-
-
 def _constants(site: Site) -> dict[str, int]:
     return {"bits": bits_of(site), "book": 0}
 
@@ -192,7 +181,7 @@ PACKED = {
     "CONV_2D": (
         Kernel(
             "conv_2d_packed", "td_conv_2d_packed", accepts, conv_params, _constants,
-            whole=conv_whole, by_rows=True,
+            whole=window.is_one_row, by_rows=True,
         ),
     ),
     "DEPTHWISE_CONV_2D": (

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from tinydeploy.ir import Tensor
 from tinydeploy.numerics.fixedpoint import quantize_float, quantize_multiplier
-from tinydeploy.ops.base import ACTIVATIONS, Array, Call, RowSource, Stored
+from tinydeploy.ops.base import ACTIVATIONS, Array, Call, RowSource, Site, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,17 @@ def convolution(call: Call) -> Geometry:
     """Apply a convolution's window; its filters are [_, kernel_h, kernel_w, _]."""
     _, kernel_h, kernel_w, _ = call.input(1).shape
     return geometry(call.attributes, call.input().shape, kernel_h, kernel_w)
+
+
+def is_one_row(site: Site) -> bool:
+    """A 1x1 convolution of stride 1 over plain tensors is one long row."""
+    g = convolution(site.call)
+    return (
+        (g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.pad_top, g.pad_left) == (1,) * 4 + (0, 0)
+        and (g.in_h, g.in_w) == (g.out_h, g.out_w)
+        and site.output_layout.plain
+        and site.input_layout().plain
+    )
 
 
 def rows_of(g: Geometry) -> tuple[RowSource, ...]:

@@ -16,22 +16,9 @@ from tinydeploy.ops.checks import int8_or_int16
 
 
 @dataclass(frozen=True, slots=True)
-class Attributes:
-    """Hold the fused activation."""
-
-    activation: str
-
-
-@dataclass(frozen=True, slots=True)
-class Params:
+class Params(elementwise.Params):
     """Mirror td_mul_params: strides in elements, offsets are negated zero points."""
 
-    width: int
-    channels: int
-    a_stride_w: int
-    a_stride_c: int
-    b_stride_w: int
-    b_stride_c: int
     a_offset: int
     b_offset: int
     out_offset: int
@@ -41,10 +28,12 @@ class Params:
     clamp_max: int
 
 
-def parse(reader: Any) -> Attributes:
+def parse(reader: Any) -> elementwise.Attributes:
     from tflite import MulOptions
 
-    return Attributes(reader.activation(reader.options(MulOptions).FusedActivationFunction()))
+    return elementwise.Attributes(
+        reader.activation(reader.options(MulOptions).FusedActivationFunction())
+    )
 
 
 def multiplier_in_range(call: Call) -> str | None:

@@ -8,19 +8,14 @@ import numpy as np
 
 from tinydeploy.importers.onnx.builder import Builder, Operator
 from tinydeploy.importers.onnx.values import Array, Computed, Known, Value
-from tinydeploy.ops._addsub import Attributes as Sum
+from tinydeploy.ops._elementwise import Attributes as Fused
 from tinydeploy.ops.mean import Attributes as Mean
-from tinydeploy.ops.mul import Attributes as Product
 from tinydeploy.ops.softmax import Attributes as Softmax
 
 _ARITHMETIC = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
 _LIMITS = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, 1.0): "RELU_0_TO_1"}
 # A clamp is no wider than this when nothing clamps at all.
 _UNBOUNDED = 3e38
-
-
-def _attributes(op: str, activation: str = "NONE") -> Any:
-    return Product(activation) if op == "MUL" else Sum(activation)
 
 
 def arithmetic(b: Builder, node: Operator) -> list[Value]:
@@ -58,13 +53,13 @@ def combine(
     if all(isinstance(v, Known) and v.array.size == 1 for v in others):
         pair = [v.index if v is leader else _scalar(b, v, name) for v in wide]
         if shape == leader.shape:
-            return leader.on(b.emit(op, pair, _attributes(op, activation), name))
+            return leader.on(b.emit(op, pair, Fused(activation), name))
     order = b.order(leader)
     indices = [
         b.arrange(v, order) if isinstance(v, Computed) else b.operand(v, order, f"{name}_{k}")
         for k, v in enumerate(wide)
     ]
-    return b.result(b.emit(op, indices, _attributes(op, activation), name), order)
+    return b.result(b.emit(op, indices, Fused(activation), name), order)
 
 
 def _scalar(b: Builder, value: Value, name: str) -> int:

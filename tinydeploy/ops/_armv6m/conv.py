@@ -9,12 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from tinydeploy.ops._armv7m.conv import (
-    Params,
     Sums,
     convolution_sums,
     kernels,
     pads,
-    params_of,
     possible,
     scratch_of,
 )
@@ -78,17 +76,11 @@ def stream_of(sums: Sums, wide: bool) -> Array:
     return np.frombuffer(b"".join(parts), "<i4").astype(np.int32)
 
 
-def params(site: Site, band: int) -> Params:
-    sums = convolution_sums(site)
-    stream = stream_of(sums, site.optimize == "speed")
-    return params_of(site, sums, band, 2 * sums.out_zero + 1, stream)
-
-
 CONVOLUTIONS = kernels(
     "armv6m/conv_2d",
     "td_conv_2d_armv6m",
     accepts,
     constants,
-    params,
+    stream_of,
     scratch=lambda site: scratch_of(site, 16, 4),
 )

@@ -25,7 +25,7 @@ def accepts(site: Site) -> bool:
 def params(site: Site) -> TapParams:
     sums = depthwise_sums(site)
     head = sums.bias << 5 | sums.shift
-    return tap_params_of(site, sums, 2 * sums.out_zero + 1, [head, sums.multiplier])
+    return tap_params_of(site, sums, [head, sums.multiplier])
 
 
 def constants(site: Site) -> dict[str, int]:

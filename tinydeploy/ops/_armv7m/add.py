@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinydeploy.ops import _elementwise as elementwise
+from tinydeploy.ops._addsub import Params as Node
+from tinydeploy.ops._addsub import of_node
 from tinydeploy.ops._dsp.add import LEFT_SHIFT, table
 from tinydeploy.ops.base import Array, Kernel, Site
-
-if TYPE_CHECKING:
-    from tinydeploy.ops._addsub import Params as Node
 
 _BYTES = np.arange(-128, 128, dtype=np.int64)
 _SHIFTS = (20, 21, 19, 22, 18)  # fraction bits of the sum
@@ -68,35 +67,25 @@ def solve(p: Node) -> tuple[int, int, int, int] | None:
     return None
 
 
-def _node(site: Site) -> Node:
-    from tinydeploy.ops._addsub import params
-
-    return params(site.call, -1 if site.call.node.op == "SUB" else 1)
-
-
-def whole(site: Site) -> bool:
-    return site.output_layout.plain and site.input_layout(0).plain and site.input_layout(1).plain
-
-
 def accepts(site: Site) -> bool:
     """Accept tensors of one shape for which a sum was found."""
     call = site.call
     if call.output.elements == 0 or site.optimize == "size":
         return False
     same = call.input(0).shape == call.input(1).shape == call.output.shape
-    return same and solve(_node(site)) is not None
+    return same and solve(of_node(site.call)) is not None
 
 
 def params(site: Site) -> Params:
-    p = _node(site)
+    p = of_node(site.call)
     found = solve(p)
     assert found is not None
-    count = site.call.output.elements if whole(site) else p.width * p.channels
+    count = site.call.output.elements if elementwise.is_one_row(site) else p.width * p.channels
     return Params(count, *found[:3], p.clamp_min, p.clamp_max)
 
 
 def constants(site: Site) -> dict[str, int]:
-    p = _node(site)
+    p = of_node(site.call)
     found = solve(p)
     assert found is not None
     return {
@@ -113,7 +102,7 @@ SUMS = (
         accepts=lambda site: site.isa == "armv7-m" and accepts(site),
         params=params,
         constants=constants,
-        whole=whole,
+        whole=elementwise.is_one_row,
         by_rows=True,
     ),
 )
@@ -125,7 +114,7 @@ SUMS_ARMV6M = (
         accepts=lambda site: site.isa == "armv6-m" and accepts(site),
         params=params,
         constants=constants,
-        whole=whole,
+        whole=elementwise.is_one_row,
         by_rows=True,
     ),
 )

@@ -147,18 +147,6 @@ class Params:
     stream: Array  # int32
 
 
-def whole(site: Site) -> bool:
-    """1x1 filters over plain tensors see one long row of pixels."""
-    g = window.convolution(site.call)
-    return (
-        (g.kernel_h, g.kernel_w, g.stride_h, g.stride_w) == (1, 1, 1, 1)
-        and (g.pad_top, g.pad_left) == (0, 0)
-        and (g.out_h, g.out_w) == (g.in_h, g.in_w)
-        and site.input_layout().plain
-        and site.output_layout.plain
-    )
-
-
 def possible(site: Site) -> bool:
     """Tell whether the shapes are those of a convolution without groups that has outputs."""
     call, g = site.call, window.convolution(site.call)
@@ -173,17 +161,18 @@ def pads(site: Site) -> int:
     return int(g.pad_left > 0 or g.pad_top > 0 or g.dilation_w > 1 or right or below)
 
 
-def params_of(site: Site, sums: Sums, band: int, zero_point: int, stream: Array) -> Params:
+def _params(site: Site, band: int, stream_of: Callable[[Sums, bool], Array]) -> Params:
     """Return what both cores' kernels are told about a convolution."""
-    call, g = site.call, window.convolution(site.call)
+    call, g, sums = site.call, window.convolution(site.call), convolution_sums(site)
     out_c, layout = call.output.shape[3], site.output_layout
-    flat = whole(site)
+    flat = window.is_one_row(site)
     return Params(
         g.in_w * g.in_h if flat else g.in_w, call.input().shape[3],
         g.out_w * g.out_h if flat else g.out_w, out_c, band,
         g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.dilation_w, g.pad_left, sums.in_zero,
         1 if layout.planar else out_c, layout.plane_bytes(call.output) if layout.planar else 1,
-        zero_point, sums.clamp_min, sums.clamp_max, stream,
+        2 * sums.out_zero + 1, sums.clamp_min, sums.clamp_max,
+        stream_of(sums, site.optimize == "speed"),
     )  # fmt: skip
 
 
@@ -199,12 +188,13 @@ def kernels(
     function: str,
     accepts: Callable[[Site], bool],
     constants: Callable[[Site], dict[str, int]],
-    params: Callable[[Site, int], Params],
+    stream_of: Callable[[Sums, bool], Array],
     scratch: Callable[[Site], int],
 ) -> tuple[Kernel, ...]:
     """Return a kernel for four rows at a time, and those where the fewest rows are to be held.
 
-    Of the latter a node gets the one with the fewest rows that fill its tiles.
+    Of the latter a node gets the one with the fewest rows that fill its tiles. `stream_of` turns
+    sums into what the assembly reads, with wide weights or not.
     """
 
     def kernel(band: int, by_rows: bool) -> Kernel:
@@ -214,8 +204,8 @@ def kernels(
             return not fewer and (band == 1 or g.dilation_h == 1) and accepts(site)
 
         return Kernel(
-            template, function, able, lambda site: params(site, band), constants, scratch,
-            band=band, whole=whole, planar_output=True, by_rows=by_rows,
+            template, function, able, lambda site: _params(site, band, stream_of), constants,
+            scratch, band=band, whole=window.is_one_row, planar_output=True, by_rows=by_rows,
         )  # fmt: skip
 
     return (kernel(4, False), *(kernel(band, True) for band in (4, 2, 1)))
@@ -258,17 +248,11 @@ def stream_of(sums: Sums, wide: bool) -> Array:
     return np.frombuffer(b"".join(parts), "<i4").astype(np.int32)
 
 
-def params(site: Site, band: int) -> Params:
-    sums = convolution_sums(site)
-    stream = stream_of(sums, site.optimize == "speed")
-    return params_of(site, sums, band, 2 * sums.out_zero + 1, stream)
-
-
 CONVOLUTIONS = kernels(
     "armv7m/conv_2d",
     "td_conv_2d_armv7m",
     accepts,
     constants,
-    params,
+    stream_of,
     scratch=lambda site: scratch_of(site, 8),
 )

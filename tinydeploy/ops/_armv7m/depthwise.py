@@ -243,12 +243,10 @@ def accepts_taps(site: Site) -> bool:
 
 def tap_params(site: Site) -> TapParams:
     sums = depthwise_sums(site)
-    return tap_params_of(
-        site, sums, 2 * sums.out_zero + 1, [sums.bias, *scaling(sums, doubled(sums))]
-    )
+    return tap_params_of(site, sums, [sums.bias, *scaling(sums, doubled(sums))])
 
 
-def tap_params_of(site: Site, sums: Sums, zero_point: int, scales: Sequence[Array]) -> TapParams:
+def tap_params_of(site: Site, sums: Sums, scales: Sequence[Array]) -> TapParams:
     """Return what both cores' kernels are told; `scales` are interleaved per channel."""
     call, g, layout = site.call, window.convolution(site.call), site.output_layout
     in_c, out_c = call.input().shape[3], call.output.shape[3]
@@ -256,7 +254,7 @@ def tap_params_of(site: Site, sums: Sums, zero_point: int, scales: Sequence[Arra
         g.in_w, in_c, g.out_w, out_c // in_c, g.kernel_h, g.kernel_w, g.stride_w, g.dilation_w,
         g.pad_left, sums.in_zero, 1 if layout.planar else out_c,
         layout.plane_bytes(call.output) if layout.planar else 1,
-        zero_point, sums.clamp_min, sums.clamp_max,
+        2 * sums.out_zero + 1, sums.clamp_min, sums.clamp_max,
         np.stack(scales, axis=1).astype(np.int32), np.ascontiguousarray(sums.weights),
     )  # fmt: skip
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydeploy.ir import DType
 from tinydeploy.numerics.fixedpoint import requantize
+from tinydeploy.ops import _addsub as addsub
+from tinydeploy.ops import _elementwise as elementwise
+from tinydeploy.ops._addsub import of_node
 from tinydeploy.ops._dsp.requant import is_dsp
 from tinydeploy.ops.base import Kernel, Site
 
-if TYPE_CHECKING:
-    from tinydeploy.ops._addsub import Params as Node
-
 Array = NDArray[Any]
 
-LEFT_SHIFT = 20  # of TFLite's add.cc, as in _addsub, which cannot be imported before this module
+LEFT_SHIFT = addsub.LEFT_SHIFT[DType.INT8]
 SHIFTS = (20, 18, 22)  # fraction bits of the sum, the usual one first
 _BYTES = np.arange(-128, 128, dtype=np.int64)
 
@@ -46,7 +47,7 @@ class Sum:
     shift: int
 
 
-def table(p: Node) -> Array:
+def table(p: addsub.Params) -> Array:
     """Return what TFLite's arithmetic gives for all pairs of bytes, int8 range, as [256, 256]."""
 
     def scaled(offset: int, multiplier: int, shift: int) -> Array:
@@ -84,7 +85,7 @@ def addend_of(wanted: Array, a: int, b: int, shift: int) -> int | None:
 
 
 @lru_cache(maxsize=256)
-def solve(p: Node) -> Sum | None:
+def solve(p: addsub.Params) -> Sum | None:
     """Find the scaled sum that equals TFLite's for all 65536 pairs of inputs, or None.
 
     The multipliers are the real scales at first, then their neighbours.
@@ -108,39 +109,32 @@ def solve(p: Node) -> Sum | None:
     return None
 
 
-def _node(site: Site) -> Node:
-    from tinydeploy.ops._addsub import params
-
-    return params(site.call, -1 if site.call.node.op == "SUB" else 1)
-
-
 def _accepts(site: Site) -> bool:
     if not is_dsp(site) or site.optimize == "size" or site.call.output.elements == 0:
         return False
-    p = _node(site)
+    p = of_node(site.call)
     same = site.call.input(0).shape == site.call.input(1).shape == site.call.output.shape
     return same and solve(p) is not None
 
 
-def _whole(site: Site) -> bool:
-    return (
-        site.output_layout.plain and site.input_layout(0).plain and site.input_layout(1).plain
-    )  # fmt: skip
-
-
 def _params(site: Site) -> Params:
-    p = _node(site)
+    p = of_node(site.call)
     found = solve(p)
     assert found is not None
-    count = site.call.output.elements if _whole(site) else p.width * p.channels
+    count = site.call.output.elements if elementwise.is_one_row(site) else p.width * p.channels
     clamp = int((p.clamp_min, p.clamp_max) != (-128, 127))
     return Params(count, found.a, found.b, found.addend, clamp, p.clamp_min, p.clamp_max)
 
 
 def _constants(site: Site) -> dict[str, int]:
-    found = solve(_node(site))
+    found = solve(of_node(site.call))
     assert found is not None
     return {"shift": found.shift}
 
 
-ADD = (Kernel("dsp/add", "td_add_dsp", _accepts, _params, _constants, whole=_whole, by_rows=True),)
+ADD = (
+    Kernel(
+        "dsp/add", "td_add_dsp", _accepts, _params, _constants,
+        whole=elementwise.is_one_row, by_rows=True,
+    ),
+)  # fmt: skip

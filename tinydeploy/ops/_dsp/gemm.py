@@ -200,17 +200,6 @@ def _stream(plan: _Plan, channel_step: int, compact: Compact) -> Array:
     return wrap32(np.concatenate(words)).astype(np.int32)
 
 
-def _whole(site: Site) -> bool:
-    """A 1x1 convolution of stride 1 over plain tensors is one long row."""
-    g = window.convolution(site.call)
-    return (
-        (g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.pad_top, g.pad_left) == (1,) * 4 + (0, 0)
-        and (g.in_h, g.in_w) == (g.out_h, g.out_w)
-        and site.output_layout.plain
-        and site.input_layout(0).plain
-    )
-
-
 def _streamed(site: Site) -> bool:
     return site.output_layout.ring > 0
 
@@ -223,7 +212,7 @@ def _channel_step(site: Site) -> int:
 
 def _shape(site: Site, plan: _Plan, band: int) -> _Shape:
     call, g = site.call, window.convolution(site.call)
-    in_c, whole = call.input().shape[3], _whole(site)
+    in_c, whole = call.input().shape[3], window.is_one_row(site)
     width = g.out_h * g.out_w if whole else g.out_w
     row = (g.in_h * g.in_w if whole else g.in_w) * in_c
     # Tiles that are widened before the inner kernel runs: enough to share its overhead.
@@ -252,7 +241,7 @@ def _params(band: int) -> Any:
         in_c, layout, out = call.input().shape[3], site.output_layout, call.output
         channel = _channel_step(site)
         pixel = 1 if layout.planar else out.shape[3]
-        rows = 1 if _whole(site) else band
+        rows = 1 if window.is_one_row(site) else band
         s = _shape(site, plan, rows)
         low, high = window.clamp_range(call.attributes.activation, out)
         compact = compact_form(plan.requant, plan.bias, out.zero_point, False)
@@ -275,7 +264,7 @@ def _scratch(band: int) -> Any:
     def scratch(site: Site) -> int:
         plan = _plan(site)
         assert plan is not None
-        s = _shape(site, plan, 1 if _whole(site) else band)
+        s = _shape(site, plan, 1 if window.is_one_row(site) else band)
         # Widened tiles, addresses of their outputs, and a patch per pixel or padded rows.
         tiles = s.tiles * plan.pixels * (plan.groups * 8 + 4)
         return tiles + (s.lines * (s.row + 4) if s.lines else plan.pixels * s.patch)
@@ -314,7 +303,7 @@ def _kernel(band: int) -> Kernel:
 
     return Kernel(
         "dsp/conv_2d", "td_conv_2d_dsp", accepts, _params(band), _constants(band), _scratch(band),
-        band=band, whole=_whole, planar_output=True, by_rows=True,
+        band=band, whole=window.is_one_row, planar_output=True, by_rows=True,
     )  # fmt: skip
 
 

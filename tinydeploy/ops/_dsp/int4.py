@@ -155,24 +155,13 @@ def _stream(plan: _Plan, quads: int, channel_step: int) -> Array:
     return wrap32(np.concatenate(words)).astype(np.int32)
 
 
-def _whole(site: Site) -> bool:
-    """A 1x1 convolution of stride 1 over plain tensors is one long row."""
-    g = window.convolution(site.call)
-    return (
-        (g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.pad_top, g.pad_left) == (1,) * 4 + (0, 0)
-        and (g.in_h, g.in_w) == (g.out_h, g.out_w)
-        and site.output_layout.plain
-        and site.input_layout().plain
-    )
-
-
 def _conv_params(site: Site) -> ConvParams:
     plan = _conv(site)
     assert plan is not None
     call, g, out = site.call, window.convolution(site.call), site.call.output
     in_c, layout = call.input().shape[3], site.output_layout
     pixel, channel = (1, layout.plane_bytes(out)) if layout.planar else (out.shape[3], 1)
-    rows = g.out_h if _whole(site) else 1
+    rows = g.out_h if window.is_one_row(site) else 1
     low, high = window.clamp_range(call.attributes.activation, out)
     stream = _stream(plan, 1, channel)
     return ConvParams(
@@ -220,7 +209,7 @@ CONV_2D = (
     Kernel(
         "dsp/conv_2d_int4", "td_conv_2d_int4_dsp", lambda site: _conv(site) is not None,
         _conv_params, lambda site: _constants(_conv(site), site), _conv_scratch,
-        whole=_whole, planar_output=True, by_rows=True,
+        whole=window.is_one_row, planar_output=True, by_rows=True,
     ),
 )  # fmt: skip
 FULLY_CONNECTED = (

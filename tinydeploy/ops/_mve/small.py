@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tinydeploy.ops import _elementwise as elementwise
 from tinydeploy.ops._mve.common import INT8
 from tinydeploy.ops._mve.conv import ISA
 from tinydeploy.ops.base import Kernel, Site
@@ -50,8 +51,8 @@ def _add(site: Site) -> bool:
 
 
 def _add_whole(site: Site) -> bool:
-    plain = all(site.input_layout(k).plain for k in range(2)) and site.output_layout.plain
-    return plain and site.call.input(0).shape == site.call.input(1).shape
+    same = site.call.input(0).shape == site.call.input(1).shape
+    return same and elementwise.is_one_row(site)
 
 
 def add_params(site: Site) -> AddParams:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinydeploy.ops import _elementwise as elementwise
+from tinydeploy.ops._addsub import of_node
 from tinydeploy.ops._rvv import common
 from tinydeploy.ops.base import Kernel, Site
 
@@ -26,31 +28,23 @@ class AddParams:
     clamp_max: int
 
 
-def _sign(site: Site) -> int:
-    return -1 if site.call.node.op == "SUB" else 1
-
-
 def _adds(site: Site) -> bool:
     """Accept rows of one run of equal length, and shifts to the right, the last by 1 or more."""
-    from tinydeploy.ops._addsub import params
-
     if not common.for_vectors(site):
         return False
-    p = params(site.call, _sign(site))
+    p = of_node(site.call)
     plain = p.width == 1 and p.a_stride_c == p.b_stride_c == 1
     return plain and p.a_shift <= 0 and p.b_shift <= 0 and p.out_shift < 0
 
 
 def _adds_whole(site: Site) -> bool:
     call = site.call
-    plain = site.input_layout(0).plain and site.input_layout(1).plain and site.output_layout.plain
+    plain = elementwise.is_one_row(site)
     return plain and call.input(0).shape == call.input(1).shape == call.output.shape
 
 
 def add_params(site: Site) -> AddParams:
-    from tinydeploy.ops._addsub import params
-
-    p = params(site.call, _sign(site))
+    p = of_node(site.call)
     return AddParams(
         site.call.output.elements if _adds_whole(site) else p.channels,
         p.a_offset, p.a_multiplier, -p.a_shift, p.b_offset, p.b_multiplier, -p.b_shift,
@@ -62,7 +56,7 @@ def add_constants(site: Site) -> dict[str, int]:
     p = add_params(site)
     return {
         "a_shifted": int(p.a_shift > 0), "b_shifted": int(p.b_shift > 0),
-        "subtract": int(_sign(site) < 0), "fix": int(p.clamp_min < p.out_offset),
+        "subtract": int(site.call.node.op == "SUB"), "fix": int(p.clamp_min < p.out_offset),
         "clamp": int((p.clamp_min, p.clamp_max) != (-128, 127)),
     }  # fmt: skip
 
