@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from tinydeploy.ops.base import Array, Kernel, Site
 _FEW = 3  # tiles of a call that may expand weights on the fly
 _TILE, _PAIR = 17, 12  # instructions per k of tiles of 3 and of 2 pixels
 _NARROW = 2  # columns of an image whose rows are streamed three at a time
+_WINDOW_BYTES = 640  # what copied windows of all pixels may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class RowsParams:
     loose: int
     band: int
     stride_h: int
+    window: int
     in_zero: int
     zeros: int
     clamp_min: int
@@ -58,15 +60,22 @@ class RowsParams:
 def params_rows(site: Site) -> RowsParams:
     from tinydeploy.ops.conv_2d import params as portable
 
-    plan, call = plan_of(site), site.call
-    assert plan is not None
+    plan, call = _plan(site), site.call
     p, g = portable(call, site.profile), window.convolution(call)
     return RowsParams(
         g.in_w, p.in_c, g.stride_w, g.pad_left, g.kernel_w, g.kernel_h, p.out_c,
         len(firsts(p.out_c)), *_columns(site, plan), _rows_band(site), g.stride_h,
-        -p.in_offset, _zeros(site), p.clamp_min, p.clamp_max, int(plan.scale.signed),
-        plan.scale.nudge, plan.scale.half, *tables(site, plan, streamed=True),
+        _windows_copied(site) * sum(plan.segments), -p.in_offset, _zeros(site),
+        p.clamp_min, p.clamp_max, int(plan.scale.signed), plan.scale.nudge,
+        plan.scale.half, *tables(site, plan, streamed=True),
     )  # fmt: skip
+
+
+def _plan(site: Site) -> Plan:
+    """Return the plan; where windows are copied, they are one row of the filter."""
+    plan = plan_of(site)
+    assert plan is not None
+    return replace(plan, segments=[sum(plan.segments)]) if _windows_copied(site) else plan
 
 
 def _columns(site: Site, plan: Plan) -> tuple[int, int, int]:
@@ -109,15 +118,16 @@ def scratch_rows(site: Site) -> int:
 
 
 def scratch_widened(site: Site) -> int:
-    """Return the bytes of: where filter rows begin, windows at the border, the stream."""
-    plan = plan_of(site)
-    assert plan is not None
-    windows = _windows(site, plan, _columns(site, plan)[2])
-    return 4 * site.call.input(1).shape[1] + windows + wide_bytes(site, plan, 0)
+    """Return the bytes of: where filter rows begin, copied windows, the stream."""
+    plan = _plan(site)
+    copied = _windows_copied(site)
+    columns = BAND * site.call.output.shape[2] if copied else _columns(site, plan)[2]
+    starts = 4 * site.call.input(1).shape[1]
+    return starts + _windows(site, plan, columns) + wide_bytes(site, plan, 0)
 
 
 def _windows(site: Site, plan: Plan, columns: int) -> int:
-    return -(-columns * site.call.input(1).shape[1] * plan.segments[0] // 4) * 4
+    return -(-columns * sum(plan.segments) // 4) * 4
 
 
 def _outside(site: Site) -> int:
@@ -135,7 +145,7 @@ def _direct(site: Site) -> bool:
     """
     g = window.convolution(site.call)
     tiles = -(-g.out_w * _rows_band(site) // 3)
-    if site.optimize == "speed" or bits_of(site) < 8 or tiles > _FEW:
+    if site.optimize == "speed" or bits_of(site) < 8 or tiles > _FEW or _windows_copied(site):
         return False
     weights = g.kernel_h * g.kernel_w * site.call.input().shape[3]
     return site.pace == "tight" or tiles * (5 * weights + 24 * g.kernel_h) <= 12.5 * weights
@@ -145,12 +155,24 @@ def _widens(site: Site) -> bool:
     return site.optimize != "speed" and not _direct(site)
 
 
+def _windows_copied(site: Site) -> bool:
+    """Tell whether the windows of all pixels of three rows are copied, where they are so small.
+
+    Weights are then expanded for all of them, and in longer chunks: a window is one piece.
+    """
+    plan = plan_of(site)
+    if plan is None or plan.band != BAND or site.optimize == "speed" or site.pace == "tight":
+        return False
+    return BAND * site.call.output.shape[2] * sum(plan.segments) <= _WINDOW_BYTES
+
+
 def _rows_band(site: Site) -> int:
-    """Return the rows of output per streamed call: more than 1 where rows are narrow."""
+    """Return the rows of output per streamed call: 3 where rows are narrow or windows small."""
     g = window.convolution(site.call)
     plan = plan_of(site)
     several = g.out_w <= _NARROW or site.pace == "wide"
-    return BAND if plan is not None and plan.direct and several else 1
+    several = plan is not None and plan.direct and several
+    return BAND if several or _windows_copied(site) else 1
 
 
 def _accepts(widened: bool, band: int) -> Callable[[Site], bool]:

@@ -17,6 +17,8 @@ from tinydeploy.ops._rv32.depthwise import (
 )
 from tinydeploy.ops.base import Array, Kernel, Site
 
+_BANDS = (4, 1)  # rows of output per call of what works on images of one column
+
 
 @dataclass(frozen=True, slots=True)
 class RowsParams:
@@ -91,7 +93,7 @@ class ColumnParams:
     heads: Array
 
 
-def accepts_column(site: Site) -> bool:
+def accepts_column(site: Site, band: int = 1) -> bool:
     """Accept images of one column: what filters of one column make of audio."""
     from tinydeploy.ops.depthwise_conv_2d import params as portable
 
@@ -100,7 +102,10 @@ def accepts_column(site: Site) -> bool:
     plan, p = plan_of(site, rows_given=True), portable(site.call, site.profile)
     assert plan is not None
     one = plan.in_w == plan.out_w == plan.kernel_w == p.depth_multiplier == 1
-    return one and plan.left == 0 and plan.kernel_h <= MAX_TAPS
+    several = band == 1 or (
+        site.pace != "tight" and plan.out_h >= band and plan.stride_h <= 2 and plan.dilation_h == 1
+    )
+    return one and several and plan.left == 0 and plan.kernel_h <= MAX_TAPS
 
 
 def params_column(site: Site) -> ColumnParams:
@@ -117,11 +122,13 @@ def _pads(site: Site) -> int:
     return int(plan.top > 0 or last >= plan.in_h)
 
 
-def constants_column(site: Site) -> dict[str, int]:
+def constants_column(site: Site, band: int) -> dict[str, int]:
     plan = plan_of(site, rows_given=True)
     assert plan is not None
     return {
         "taps": plan.kernel_h,
+        "stride": plan.stride_h if band > 1 else 1,
+        "band": band,
         "pads": _pads(site),
         "away": int(plan.scale.signed),
         "wide": int(site.optimize == "speed"),
@@ -212,15 +219,22 @@ ROWS_3X3 = Kernel(
     constants=constants_3x3_rows,
     by_rows=True,
 )
-COLUMN = Kernel(
-    "rv32/depthwise_column",
-    "td_depthwise_column_rv32",
-    accepts=accepts_column,
-    params=params_column,
-    constants=constants_column,
-    scratch=scratch_column,
-    by_rows=True,
-)
+
+
+def _column(band: int) -> Kernel:
+    return Kernel(
+        "rv32/depthwise_column",
+        "td_depthwise_column_rv32",
+        accepts=lambda site: accepts_column(site, band),
+        params=params_column,
+        constants=lambda site: constants_column(site, band),
+        scratch=scratch_column,
+        band=band,
+        by_rows=True,
+    )
+
+
+COLUMNS = tuple(_column(band) for band in _BANDS)
 ROWS = Kernel(
     "rv32/depthwise_rows",
     "td_depthwise_rows_rv32",
