@@ -33,8 +33,8 @@ def one_axis(graph: Graph, mac_factor: float = 1.5, input_counted: bool = True) 
     more where a residual branch waits). Behind the cut: layer by layer, in place. Not counted:
     kernels' own memory, gaps between buffers.
     """
-    pieces = layer_pieces(graph) + _pieces(graph, first=True, both=False)
-    return best(ONE_AXIS, graph, pieces, mac_factor, input_counted)
+    found = layer_pieces(graph) + pieces(graph, first=True, both=False)
+    return best(ONE_AXIS, graph, found, mac_factor, input_counted)
 
 
 def two_axes(graph: Graph, mac_factor: float = 1.5, input_counted: bool = True) -> Schedule:
@@ -45,8 +45,8 @@ def two_axes(graph: Graph, mac_factor: float = 1.5, input_counted: bool = True) 
     input and cut there are the halo rows, full width, and new rows x columns held. Each pixel is
     computed once.
     """
-    pieces = layer_pieces(graph) + _pieces(graph, first=True, both=True)
-    return best(TWO_AXES, graph, pieces, mac_factor, input_counted)
+    found = layer_pieces(graph) + pieces(graph, first=True, both=True)
+    return best(TWO_AXES, graph, found, mac_factor, input_counted)
 
 
 def blocks(graph: Graph, mac_factor: float = 1.5, input_counted: bool = True) -> Schedule:
@@ -60,11 +60,11 @@ def blocks(graph: Graph, mac_factor: float = 1.5, input_counted: bool = True) ->
     99 bytes on MCUNet-VWW's first block), lets a band be one row only, knows no residual sums, and
     does not count the network's own input; single layers are in place here.
     """
-    pieces = layer_pieces(graph) + _pieces(graph, first=False, both=False)
-    return best(BLOCKS, graph, pieces, mac_factor, input_counted)
+    found = layer_pieces(graph) + pieces(graph, first=False, both=False)
+    return best(BLOCKS, graph, found, mac_factor, input_counted)
 
 
-def _pieces(graph: Graph, first: bool, both: bool) -> list[Piece]:
+def pieces(graph: Graph, first: bool, both: bool) -> list[Piece]:
     """Return runs of nodes in bands; `first`: only those that begin the network."""
     lives = lives_of(graph)
     found = []

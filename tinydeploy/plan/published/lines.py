@@ -19,10 +19,11 @@ def plan(graph: Graph, mac_factor: float = 1.0, input_counted: bool = True) -> S
     no ring shares memory with another or with a whole tensor. Nothing is computed twice. Nodes
     outside of runs: layer by layer, in place. Not counted: kernels' own memory, gaps.
     """
-    return best(NAME, graph, layer_pieces(graph) + _pieces(graph), mac_factor, input_counted)
+    return best(NAME, graph, layer_pieces(graph) + pieces(graph), mac_factor, input_counted)
 
 
-def _pieces(graph: Graph) -> list[Piece]:
+def pieces(graph: Graph) -> list[Piece]:
+    """Return every run of two or more nodes that can work row by row."""
     lives = lives_of(graph)
     found = []
     for end in range(2, len(graph.nodes) + 1):
