@@ -6,13 +6,14 @@ They are the kernels for packed weights of 4 bits, but for what a field means.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tinydeploy.ops import _packed as packed
 from tinydeploy.ops import _window as window
+from tinydeploy.ops._convolution import extended
 from tinydeploy.ops._weights import codebook, storage_bytes
 from tinydeploy.ops.base import Array, Kernel, Site, once_per_site
 
@@ -77,7 +78,7 @@ def _params(kind: type[Any], plain: Callable[[Site, Any], Any]) -> Callable[[Sit
         book = book_of(site)
         assert book is not None
         held = plain(site, lambda matrix: packed.lines(indices(matrix, book), 4))
-        return kind(*(getattr(held, f.name) for f in fields(held)), book)
+        return extended(kind, held, book)
 
     return params
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tinydeploy.numerics.fixedpoint import wrap32
+from tinydeploy.ops import _convolution as convolution
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._weights import pack, storage_bytes, weight_bits
 from tinydeploy.ops.base import Array, Kernel, Site
@@ -18,53 +19,18 @@ CODE_BYTES = {"CONV_2D": 1412, "DEPTHWISE_CONV_2D": 596, "FULLY_CONNECTED": 808}
 
 
 @dataclass(frozen=True, slots=True)
-class ConvParams:
-    """Mirror the parameters of conv_2d_packed.c.j2."""
+class ConvParams(convolution.ConvParams):
+    """Mirror the parameters of conv_2d_packed.c.j2; weights are int8 [out_c, pitch]."""
 
-    in_w: int
-    in_c: int
-    out_w: int
-    out_c: int
-    kernel_h: int
-    kernel_w: int
-    stride_w: int
-    dilation_w: int
-    pad_left: int
-    groups: int
-    zero_point: int
-    out_offset: int
-    clamp_min: int
-    clamp_max: int
     run: int
     pitch: int
-    weights: Array  # int8 [out_c, pitch]
-    bias: Array
-    multiplier: Array
-    shift: Array
 
 
 @dataclass(frozen=True, slots=True)
-class DepthwiseParams:
-    """Mirror the parameters of depthwise_conv_2d_packed.c.j2."""
+class DepthwiseParams(convolution.DepthwiseParams):
+    """Mirror the parameters of depthwise_conv_2d_packed.c.j2; weights are int8 [taps, pitch]."""
 
-    in_w: int
-    in_c: int
-    out_w: int
-    depth_multiplier: int
-    kernel_h: int
-    kernel_w: int
-    stride_w: int
-    dilation_w: int
-    pad_left: int
-    in_offset: int
-    out_offset: int
-    clamp_min: int
-    clamp_max: int
     pitch: int
-    weights: Array  # int8 [kernel_h * kernel_w, pitch]
-    bias: Array
-    multiplier: Array
-    shift: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +84,15 @@ def conv_params(site: Site) -> ConvParams:
 
 def conv_fields(site: Site, packed: Callable[[Array], Array]) -> ConvParams:
     """Return the parameters; `packed` turns rows of weights into bytes."""
-    from tinydeploy.ops.conv_2d import params
-
-    p = params(site.call, site.profile)
+    p = convolution.conv_params(site.call, site.profile)
     matrix = p.weights.reshape(p.out_c, -1)
-    weights = packed(matrix)
-    whole = window.is_one_row(site)
+    weights, bias = packed(matrix), _folded(p.bias, p.in_offset, matrix)
     run = p.kernel_w if p.dilation_w == 1 and p.groups == 1 else 1
-    pixels = site.call.output.elements // p.out_c
-    return ConvParams(
-        pixels if whole else p.in_w, p.in_c, pixels if whole else p.out_w, p.out_c,
-        p.kernel_h, p.kernel_w, p.stride_w, p.dilation_w,
-        p.pad_left, p.groups, -p.in_offset, p.out_offset, p.clamp_min, p.clamp_max,
-        run, weights.shape[1], weights, _folded(p.bias, p.in_offset, matrix),
-        p.multiplier, p.shift,
-    )  # fmt: skip
+    if window.is_one_row(site):
+        pixels = site.call.output.elements // p.out_c
+        p = replace(p, in_w=pixels, out_w=pixels)
+    p = replace(p, weights=weights, bias=bias)
+    return convolution.extended(ConvParams, p, run, weights.shape[1])
 
 
 def depthwise_params(site: Site) -> DepthwiseParams:
@@ -141,15 +101,10 @@ def depthwise_params(site: Site) -> DepthwiseParams:
 
 def depthwise_fields(site: Site, packed: Callable[[Array], Array]) -> DepthwiseParams:
     """Return the parameters; `packed` turns rows of weights into bytes."""
-    from tinydeploy.ops.depthwise_conv_2d import params
-
-    p = params(site.call, site.profile)
+    p = convolution.depthwise_params(site.call, site.profile)
     weights = packed(p.weights.reshape(p.kernel_h * p.kernel_w, -1))
-    return DepthwiseParams(
-        p.in_w, p.in_c, p.out_w, p.depth_multiplier, p.kernel_h, p.kernel_w, p.stride_w,
-        p.dilation_w, p.pad_left, p.in_offset, p.out_offset, p.clamp_min, p.clamp_max,
-        weights.shape[1], weights, p.bias, p.multiplier, p.shift,
-    )  # fmt: skip
+    p = replace(p, weights=weights)
+    return convolution.extended(DepthwiseParams, p, weights.shape[1])
 
 
 def dense_params(site: Site) -> DenseParams:

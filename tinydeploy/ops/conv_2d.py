@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.ops import _convolution as convolution
 from tinydeploy.ops import _wide as wide
 from tinydeploy.ops import _window as window
 from tinydeploy.ops._families import kernels
@@ -15,43 +15,13 @@ from tinydeploy.ops._runs import RUNS
 from tinydeploy.ops.base import Array, Call, Op
 from tinydeploy.ops.checks import batch_is_one, int8_or_int16
 
-
-@dataclass(frozen=True, slots=True)
-class Params:
-    """Mirror td_conv_2d_params."""
-
-    in_w: int
-    in_c: int
-    out_w: int
-    out_c: int
-    kernel_h: int
-    kernel_w: int
-    stride_w: int
-    dilation_w: int
-    pad_left: int
-    groups: int
-    in_offset: int
-    out_offset: int
-    clamp_min: int
-    clamp_max: int
-    weights: Array  # int8 [out_c, kernel_h, kernel_w, in_c / groups]
-    bias: Array  # int32 or int64 [out_c]
-    multiplier: Array  # int32 or, over int64 sums, int16 [out_c]
-    shift: Array  # int8 [out_c]
+params = convolution.conv_params
 
 
 def parse(reader: Any) -> window.Window:
     from tflite import Conv2DOptions
 
-    options = reader.options(Conv2DOptions)
-    return window.Window(
-        reader.positive(options.StrideH(), "stride"),
-        reader.positive(options.StrideW(), "stride"),
-        reader.positive(options.DilationHFactor(), "dilation"),
-        reader.positive(options.DilationWFactor(), "dilation"),
-        reader.padding(options.Padding()),
-        reader.activation(options.FusedActivationFunction()),
-    )
+    return convolution.parse(reader, reader.options(Conv2DOptions))
 
 
 def groups_divide(call: Call) -> str | None:
@@ -83,9 +53,7 @@ def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[
         # float64 holds every partial sum of int8 products exactly, and uses fast matrix code.
         parts.append(flat.astype(np.float64) @ filters.T.astype(np.float64))
     acc = np.concatenate(parts, axis=-1).astype(np.int64) + p.bias
-    out = wide.requantized(call, acc, p, single=profile.rounds_once("CONV_2D"))
-    out = np.clip(out + p.out_offset, p.clamp_min, p.clamp_max)
-    return [out.astype(call.output.dtype.numpy)[None]]
+    return convolution.requantized(call, acc, p, profile)
 
 
 def float_reference(call: Call, values: list[Array]) -> list[Array]:
@@ -100,21 +68,6 @@ def float_reference(call: Call, values: list[Array]) -> list[Array]:
     ]
     out = np.concatenate(parts, axis=-1).reshape(1, g.out_h, g.out_w, out_c)
     return [window.activate(out + window.float_bias(call), call.attributes.activation)]
-
-
-def params(call: Call, profile: IntegerProfile) -> Params:
-    g = window.convolution(call)
-    inp, weights, output = call.input(), call.input(1), call.output
-    assert weights.data is not None
-    out_c, in_c = weights.shape[0], inp.shape[3]
-    multiplier, shift = window.channel_multipliers(inp, weights, output, out_c)
-    bias, multiplier = wide.narrowed(call, window.bias_of(call), multiplier)
-    low, high = window.clamp_range(call.attributes.activation, output)
-    return Params(
-        g.in_w, in_c, g.out_w, out_c, g.kernel_h, g.kernel_w, g.stride_w, g.dilation_w,
-        g.pad_left, in_c // weights.shape[3], -inp.zero_point, output.zero_point, low, high,
-        weights.data, bias, multiplier, shift,
-    )  # fmt: skip
 
 
 def macs(call: Call) -> int:
@@ -132,11 +85,9 @@ OP = Op(
     stored=window.stored,
     float_reference=float_reference,
     params=params,
-    region=lambda call: window.rows_of(window.convolution(call)),
-    columns=lambda call: window.columns_of(window.convolution(call)),
-    narrow=lambda call, left, right: window.narrowed(
-        call.attributes, window.convolution(call), left, right
-    ),
+    region=convolution.region,
+    columns=convolution.columns,
+    narrow=convolution.narrow,
     macs=macs,
     kernels=kernels("CONV_2D", (RUNS, *wide.portable("conv_2d", params))),
 )  # fmt: skip
