@@ -17,7 +17,7 @@ DEPTHWISE_CONV_2D: tuple[Kernel, ...] = (
     ROWS_3X3,
     PLANES,
     *COLUMNS,
-    ROWS,
+    *ROWS,
 )
 MEAN: tuple[Kernel, ...] = ()
 

@@ -17,7 +17,9 @@ from tinydeploy.ops._rv32.depthwise import (
 )
 from tinydeploy.ops.base import Array, Kernel, Site
 
-_BANDS = (4, 1)  # rows of output per call of what works on images of one column
+_COLUMN_BANDS = (4, 1)  # rows of output per call of what works on images of one column
+_BAND = 3  # and of other kernels that copy rows
+_NARROW = 2  # columns of an image for which that is always worth its RAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class RowsParams:
     out_c: int
     kernel_h: int
     pitch: int
+    band: int
+    stride_h: int
     clamp_min: int
     clamp_max: int
     nudge: int
@@ -45,6 +49,18 @@ def accepts_rows(site: Site) -> bool:
     return able(site) and plan_of(site, rows_given=True) is not None
 
 
+def _band(site: Site) -> int:
+    """Return the rows of output per call: those of the input that they share are copied once."""
+    plan = plan_of(site, rows_given=True)
+    assert plan is not None
+    several = site.pace == "wide" or (plan.out_w <= _NARROW and site.pace == "even")
+    return _BAND if several and plan.out_h >= _BAND and plan.dilation_h == 1 else 1
+
+
+def _accepts_band(site: Site) -> bool:
+    return accepts_rows(site) and _band(site) > 1
+
+
 def params_rows(site: Site) -> RowsParams:
     from tinydeploy.ops.depthwise_conv_2d import params as portable
 
@@ -53,8 +69,8 @@ def params_rows(site: Site) -> RowsParams:
     p = portable(site.call, site.profile)
     return RowsParams(
         plan.in_w, p.in_c, p.depth_multiplier, plan.left, -p.in_offset, plan.out_w,
-        p.weights.shape[2], plan.kernel_h, plan.pitch, p.clamp_min, p.clamp_max,
-        plan.scale.nudge, plan.scale.half, *tables(site, plan),
+        p.weights.shape[2], plan.kernel_h, plan.pitch, _band(site), plan.stride_h,
+        p.clamp_min, p.clamp_max, plan.scale.nudge, plan.scale.half, *tables(site, plan),
     )  # fmt: skip
 
 
@@ -62,7 +78,8 @@ def scratch_rows(site: Site) -> int:
     """Return the bytes of one channel of the rows with their padding."""
     plan = plan_of(site, rows_given=True)
     assert plan is not None
-    return -(-plan.kernel_h * plan.pitch // 4) * 4
+    rows = (_band(site) - 1) * plan.stride_h + plan.kernel_h
+    return -(-rows * plan.pitch // 4) * 4
 
 
 def constants_rows(site: Site) -> dict[str, int]:
@@ -234,13 +251,17 @@ def _column(band: int) -> Kernel:
     )
 
 
-COLUMNS = tuple(_column(band) for band in _BANDS)
-ROWS = Kernel(
-    "rv32/depthwise_rows",
-    "td_depthwise_rows_rv32",
-    accepts=accepts_rows,
-    params=params_rows,
-    constants=constants_rows,
-    scratch=scratch_rows,
-    by_rows=True,
+COLUMNS = tuple(_column(band) for band in _COLUMN_BANDS)
+ROWS = tuple(
+    Kernel(
+        "rv32/depthwise_rows",
+        "td_depthwise_rows_rv32",
+        accepts=condition,
+        params=params_rows,
+        constants=constants_rows,
+        scratch=scratch_rows,
+        band=band,
+        by_rows=True,
+    )
+    for condition, band in ((_accepts_band, _BAND), (accepts_rows, 1))
 )
