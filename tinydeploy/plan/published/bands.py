@@ -17,7 +17,7 @@ TWO_AXES = "both axes cached"
 BLOCKS = "fused blocks"
 
 _HIGHEST = 8  # rows (or columns) of the last output in a band
-_LINES = ("rows", "columns")
+_LINES = ("row", "column")
 
 
 def one_axis(graph: Graph, mac_factor: float = 1.5, input_counted: bool = True) -> Schedule:
@@ -80,7 +80,7 @@ def pieces(graph: Graph, first: bool, both: bool) -> list[Piece]:
             length = axis.size(graph, last, a)
             columns = axis.held(graph, starts[0], end, 1 - a)
             for step in range(1, min(_HIGHEST, length // 2) + 1):
-                how = f"{-(-length // step)} bands of {step} {_LINES[a]}"
+                how = f"{-(-length // step)} bands of {step} {_LINES[a]}{'s' * (step > 1)}"
                 buffers, extra = _bands(graph, starts[0], end, a, step, columns, both)
                 for s, (counted, elsewhere) in zip(starts, whole, strict=True):
                     own, more = buffers[s - starts[0]], extra[s - starts[0]]

@@ -100,7 +100,7 @@ def _piece(graph: Graph, start: int, end: int, channels: int) -> Piece:
     whole = {*lives.whole(start, end), last}
     counted, elsewhere = lives.count(whole)
     count = -(-graph.tensors[between[0]].shape[-1] // channels)
-    how = f"{count} groups of {channels} channels"
+    how = f"{count} groups of {channels} channel{'s' * (channels > 1)}"
     return Piece(start, end, (counted + own, elsewhere + own), 0, how)
 
 
