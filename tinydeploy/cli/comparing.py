@@ -31,8 +31,8 @@ def compared(prepared: Prepared, clock: Clock) -> CompareFigures:
     wanted = prepared.wanted
     counted = not (wanted.streamed_input or wanted.flash_input)
     factor = max(MAC_FACTOR, wanted.mac_factor)
-    with clock.stage("compare"):
-        found = compare(_unsplit(prepared), factor, counted)
+    with clock.stage("compare") as progress:
+        found = compare(_unsplit(prepared), factor, counted, progress)
     return compare_figures(prepared.plan, _factor(prepared), found, factor, counted)
 
 

@@ -27,6 +27,15 @@ METHODS: Mapping[str, tuple[str, Method]] = MappingProxyType({
 })  # fmt: skip
 
 
-def compare(graph: Graph, mac_factor: float, input_counted: bool) -> list[tuple[str, Schedule]]:
+def compare(
+    graph: Graph,
+    mac_factor: float,
+    input_counted: bool,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[tuple[str, Schedule]]:
     """Return the best schedule of each method with what it is known by."""
-    return [(known, method(graph, mac_factor, input_counted)) for known, method in METHODS.values()]
+    found = []
+    for done, (known, method) in enumerate(METHODS.values()):
+        progress(done, len(METHODS))
+        found.append((known, method(graph, mac_factor, input_counted)))
+    return found
