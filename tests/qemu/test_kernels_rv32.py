@@ -140,6 +140,8 @@ def test_depthwise(optimize: str) -> None:
         (13, 1, 3, (5, 1), 1, 1, "VALID", "NONE", 1),
         (19, 1, 2, (10, 1), 2, 1, "SAME", "NONE", 1),
         (1, 3, 33, (1, 1), 1, 1, "SAME", "NONE", 1),
+        (9, 1, 3, (3, 3), 1, 1, "SAME", "NONE", 1),
+        (9, 1, 2, (4, 5), 1, 2, "SAME", "RELU", 2),
     ]
     for height, width, channels, kernel, stride, dilation, padding, activation, times in cases:
         x = net.input(height, width, channels)
@@ -189,7 +191,7 @@ def test_rows_in_rings(optimize: str, pace: Pace) -> None:
     y = net.depthwise(x, (3, 3), dilation=2, multiplier=2)
     net.output(net.conv(net.depthwise(y, (3, 3), 2, pads=(0, 1, 2, 0)), 8))
     net.output(net.plus(x, net.conv(net.depthwise(x, (7, 7)), 4, (3, 1), dilation=2)))
-    for width, stride, padding in product((2, 3, 4, 5, 6, 8), (1, 2), ("SAME", "VALID")):
+    for width, stride, padding in product((1, 2, 3, 4, 5, 6, 8), (1, 2), ("SAME", "VALID")):
         if width > 2 or padding == "SAME":
             x = net.conv(net.input(5, width, 2), 3)
             net.output(net.conv(net.depthwise(x, (3, 3), stride, padding=padding), 4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,6 +60,7 @@ class Plan:
     left: int
     rows: int
     pitch: int
+    weights: Array  # [out_c, kernel_h, kernel_w]
     start: Array
     scale: pack.Scaling
 
@@ -78,6 +79,15 @@ def _plan_of_rows(site: Site) -> Plan | None:
     return _plan(site, rows_given=True)
 
 
+def _narrowed(g: window.Geometry) -> tuple[window.Geometry, slice]:
+    """Leave out columns of the filter that see padding alone: all but one if the image has one."""
+    tap, rest = divmod(g.pad_left, g.dilation_w)
+    one = g.in_w == g.out_w == 1 < g.kernel_w and g.kernel_h <= MAX_TAPS
+    if not one or rest or tap >= g.kernel_w:
+        return g, slice(None)
+    return replace(g, kernel_w=1, pad_left=0), slice(tap, tap + 1)
+
+
 def _plan(site: Site, rows_given: bool) -> Plan | None:
     from tinydeploy.ops.depthwise_conv_2d import params as portable
 
@@ -85,6 +95,7 @@ def _plan(site: Site, rows_given: bool) -> Plan | None:
     p, g = portable(call, site.profile), window.convolution(call)
     if not (g.out_h and g.out_w and g.in_h and g.in_w):
         return None
+    g, columns = _narrowed(g)
     turned = g.in_w == g.out_w == g.kernel_w == 1 and g.pad_left == 0 and not rows_given
     shape: tuple[int, ...] = (
         g.in_h, g.in_w, g.out_h, g.out_w, g.kernel_h, g.kernel_w,
@@ -105,7 +116,7 @@ def _plan(site: Site, rows_given: bool) -> Plan | None:
         kernel_w - 1
     ) * dil_w + _MAX_TILE * stride_w > 2000:
         return None
-    w = np.moveaxis(p.weights, 2, 0)
+    w = np.moveaxis(p.weights, 2, 0)[:, :, columns]
     start = p.bias.astype(np.int64) + p.in_offset * w.astype(np.int64).sum((1, 2))
     low, high = pack.bounds(w, start)
     scale = pack.scaling(
@@ -116,7 +127,7 @@ def _plan(site: Site, rows_given: bool) -> Plan | None:
         return None
     return Plan(
         turned, in_h, in_w, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, dil_h, dil_w,
-        top, left, rows, pitch, start, scale,
+        top, left, rows, pitch, w, start, scale,
     )  # fmt: skip
 
 
@@ -138,10 +149,8 @@ def tables(site: Site, plan: Plan, factor: int = 1) -> tuple[Array, Array]:
     For speed all have a factor 4; else the biases have `factor`. In compact form a head is bias and
     multiplier, and each channel's weights are followed by its exponent.
     """
-    from tinydeploy.ops.depthwise_conv_2d import params as portable
-
-    p, scale = portable(site.call, site.profile), plan.scale
-    weights = np.moveaxis(p.weights, 2, 0).reshape(p.weights.shape[2], -1)
+    scale = plan.scale
+    weights = plan.weights.reshape(len(plan.weights), -1)
     if site.optimize == "speed":
         weights, factor = weights.astype(np.int32) * 4, 4
     columns = [wrap32(plan.start * factor).astype(np.int32), scale.multiplier]
