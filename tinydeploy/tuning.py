@@ -133,14 +133,19 @@ def tune(prepared: pipeline.Prepared, target: Target, clock: pipeline.Clock) -> 
     names = [[k.function for k in candidates(graph, p, profile, core)] for p in range(len(keys))]
     rounds = max(map(len, names), default=0)
     runs = 0
-    with closing(_open(cache_path())) as connection, clock.stage("tune") as progress:
+    with (
+        tempfile.TemporaryDirectory(prefix="tinydeploy-") as temporary,
+        closing(_open(cache_path())) as connection,
+        clock.stage("tune") as progress,
+    ):
+        folder = Path(temporary) / "out"  # one for all builds: most of the firmware stays
         first = 0
         for k in range(rounds):
             progress(k, rounds)
             wish = {p: own[min(k, len(own) - 1)] for p, own in enumerate(names) if own}
             if k and _known(connection, keys, wish):
                 continue
-            counts, used = _measure(prepared, target, core, wish)
+            counts, used = _measure(prepared, target, core, wish, folder)
             runs += 1
             first = first or sum(counts.values())
             with connection:
@@ -149,7 +154,7 @@ def tune(prepared: pipeline.Prepared, target: Target, clock: pipeline.Clock) -> 
                     [(keys[p], used[p], count) for p, count in counts.items()],
                 )
         best = {p: f[0] for p, key in enumerate(keys) if (f := _fastest(connection, key))}
-        counts, used = _measure(prepared, target, core, best)
+        counts, used = _measure(prepared, target, core, best, folder)
         after = sum(counts.values())
     default = select(graph, profile, core)
     changed = sum(
@@ -170,7 +175,11 @@ def _known(connection: sqlite3.Connection, keys: list[str], wish: Mapping[int, s
 
 
 def _measure(
-    prepared: pipeline.Prepared, target: Target, core: Core, wish: Mapping[int, str]
+    prepared: pipeline.Prepared,
+    target: Target,
+    core: Core,
+    wish: Mapping[int, str],
+    folder: Path,
 ) -> tuple[dict[int, int], dict[int, str]]:
     """Build and run with the wished-for kernels; return counts and functions per node."""
     graph, profile = prepared.graph, prepared.profile
@@ -179,12 +188,9 @@ def _measure(
     variant = replace(prepared, plan=plan)
     silent = pipeline.Clock()
     generated = pipeline.generate_sources(variant, target, silent)
-    with tempfile.TemporaryDirectory(prefix="tinydeploy-") as temporary:
-        folder = Path(temporary) / "out"
-        level = pipeline.compiler_level(core.optimize)
-        firmware = pipeline.build(variant, generated, target, folder, level, silent)
-        samples = random_samples(graph, 1)
-        measured = pipeline.run(variant, firmware, target, samples, silent)
+    level = pipeline.compiler_level(core.optimize)
+    firmware = pipeline.build(variant, generated, target, folder, level, silent)
+    measured = pipeline.run(variant, firmware, target, random_samples(graph, 1), silent)
     first = measured.verdict.first_mismatch
     if first is not None:
         raise MismatchError(

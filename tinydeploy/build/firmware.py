@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import jinja2
@@ -228,8 +229,9 @@ def _link_flags(host: bool) -> tuple[str, ...]:
     return (*shared, "-nostartfiles", "-static", "-Tfirmware/link.ld", "-Wl,-Map=firmware.map")
 
 
-def _render(folder: Path, name: str, values: Mapping[str, object]) -> bytes:
-    environment = jinja2.Environment(
+@cache
+def _environment(folder: Path) -> jinja2.Environment:
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -237,7 +239,10 @@ def _render(folder: Path, name: str, values: Mapping[str, object]) -> bytes:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    return environment.get_template(name).render(values).encode()
+
+
+def _render(folder: Path, name: str, values: Mapping[str, object]) -> bytes:
+    return _environment(folder).get_template(name).render(values).encode()
 
 
 def _write_if_changed(path: Path, content: bytes) -> None:
