@@ -32,7 +32,7 @@ from tinydeploy.verify.litert import LiteRt
 Array = NDArray[Any]
 OPERATORS = sorted(registry())
 DRAWN = 25  # random models per round
-ROUNDS, SLOW_ROUNDS = 2, 20
+ROUNDS, SLOW_ROUNDS = 1, 20
 SANITIZE = ("-O1", "-fsanitize=undefined", *STRICT)
 
 

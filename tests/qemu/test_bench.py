@@ -39,23 +39,23 @@ def test_a_worse_figure_is_noticed() -> None:
     assert len(worse(rows, rows[1:])) == 1
 
 
-def test_tables_and_files(tmp_path: Path) -> None:
-    row = run_one(DIGITS, load_target("mps2-an386"), "balanced", "litert")
+def test_tables_and_files(small: Path, tmp_path: Path) -> None:
+    row = run_one(small, load_target("mps2-an386"), "balanced", "litert")
     assert row["exact"] and row["est. cycles"] > row["instructions"] > 0
     write_rows(tmp_path / "x.md", [row])
     write_rows(tmp_path / "x.json", [row])
-    assert "| digits_int8 |" in (tmp_path / "x.md").read_text()
+    assert "| small |" in (tmp_path / "x.md").read_text()
     assert json.loads((tmp_path / "x.json").read_text()) == [row]
 
 
 def test_tuning_is_remembered_used_and_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TINYDEPLOY_CACHE", str(tmp_path / "cache" / "tuning.sqlite"))
     board = load_target("mps2-an386")
     core = pipeline.core_of(board, "balanced")
     clock = pipeline.Clock()
-    prepared = pipeline.prepare(DIGITS, "litert", "greedy", clock, core)
+    prepared = pipeline.prepare(small, "litert", "greedy", clock, core)
     assert tuning.preferred(prepared.graph, prepared.profile, board, "balanced") == {}
     first = tuning.tune(prepared, board, clock)
     assert first.after <= first.before
@@ -63,7 +63,7 @@ def test_tuning_is_remembered_used_and_resumed(
     assert again.runs < max(first.runs, 2) and again.after == first.after
     found = tuning.preferred(prepared.graph, prepared.profile, board, "balanced")
     assert found
-    assert run_one(DIGITS, board, "balanced", "litert")["exact"]
+    assert run_one(small, board, "balanced", "litert")["exact"]
     # A count that is missing is measured again, the others are not.
     with sqlite3.connect(tuning.cache_path()) as connection:
         slowest = "select rowid from counts order by instructions desc limit 1"

@@ -25,7 +25,7 @@ def test_estimate_of_the_example(target_name: str, tmp_path: Path) -> None:
             DIGITS, "litert", "greedy", clock, core, wanted=Wanted(schedule)
         )
         generated = pipeline.generate_sources(prepared, target, clock)
-        firmware = pipeline.build(prepared, generated, target, tmp_path / schedule, "-O2", clock)
+        firmware = pipeline.build(prepared, generated, target, tmp_path / "out", "-O2", clock)
         samples = random_samples(prepared.graph, 1)
         measured = pipeline.run(prepared, firmware, target, samples, clock)
         counted[schedule] = sum(measured.counts)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import spawned, tinydeploy
-from networks import residual_network
 
 from tinydeploy.targets import list_targets
 
@@ -22,7 +21,7 @@ NAMES = [
     "mcunet/mcunet_vww", "mcunet/mcunet_detection", "tflm/person_detect",
     "tflm/micro_speech_quantized", "tflm/hello_world_int8",
 ]  # fmt: skip
-LONG = {("mcunet/mcunet_vww", "riscv-virt"), ("mcunet/mcunet_detection", "mps2-an386")}
+CORES = ("mps2-an386", "riscv-virt")
 SMALL_BOARDS = {"microbit", "hifive1", "stm32vldiscovery"}
 RUNNABLE = [t.name for t in list_targets() if t.qemu or t.architecture == "host"]
 
@@ -32,14 +31,11 @@ def document(*arguments: object, code: int = 0) -> dict:
 
 
 @pytest.mark.parametrize("target", RUNNABLE)
-def test_example_on_every_target(target: str, tmp_path: Path) -> None:
-    """Boards too small for the example, layer by layer, refuse that and run a smaller model."""
-    model = DIGITS
+def test_example_on_every_target(target: str, small: Path) -> None:
+    """Boards too small for the digits, layer by layer, refuse them; all run a smaller example."""
     if target in SMALL_BOARDS:
         tinydeploy("deploy", DIGITS, "--target", target, "--schedule", "layer", code=4)
-        model = tmp_path / "small.tflite"
-        model.write_bytes(residual_network())
-    d = document("deploy", model, "--target", target)
+    d = document("deploy", small, "--target", target)
     assert d["verify"]["bit_exact"] and d["verify"]["samples"] == 8
     run = d["profile_run"]
     assert run["total"] == sum(n["count"] for n in run["nodes"]) > 0
@@ -50,15 +46,15 @@ def test_example_on_every_target(target: str, tmp_path: Path) -> None:
     assert memory["flash_bytes"] >= memory["code_bytes"] + memory["const_bytes"]
 
 
-def test_instruction_counts_are_deterministic() -> None:
-    runs = [document("deploy", DIGITS, "--target", "riscv-virt", "--samples", 1) for _ in range(2)]
+def test_instruction_counts_are_deterministic(small: Path) -> None:
+    runs = [document("deploy", small, "--target", "riscv-virt", "--samples", 1) for _ in range(2)]
     assert runs[0]["profile_run"] == runs[1]["profile_run"]
 
 
 @pytest.mark.parametrize("target", ["netduinoplus2", "mps3-an547", "riscv-virt"])
-def test_code_runs_from_ram(target: str) -> None:
-    flash = document("deploy", DIGITS, "--target", target, "--samples", 1)
-    ram = document("deploy", DIGITS, "--target", target, "--samples", 1, "--code-in-ram")
+def test_code_runs_from_ram(target: str, small: Path) -> None:
+    arguments = ["deploy", small, "--target", target, "--samples", 1]
+    flash, ram = document(*arguments), document(*arguments, "--code-in-ram")
     assert ram["verify"]["bit_exact"]
     moved = ram["memory"]["code_in_ram_bytes"]
     assert flash["memory"]["code_in_ram_bytes"] == 0 < moved
@@ -74,12 +70,12 @@ def test_accuracy_on_the_device_is_the_reference_s() -> None:
     assert d["accuracy"]["device"] == d["accuracy"]["reference"] > 0.9
 
 
-def test_a_broken_kernel_is_caught_and_named(tmp_path: Path) -> None:
+def test_a_broken_kernel_is_caught_and_named(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    spawned("deploy", DIGITS, "--target", "mps2-an386", "--out", out)
+    tinydeploy("deploy", small, "--target", "mps2-an386", "--out", out)
     assert document("verify", out)["verify"]["bit_exact"]
     assert document("profile", out, "--runs", 3)["profile_run"]["total"] > 0
-    kernels = out / "model" / "digits_int8_kernels.h"
+    kernels = out / "model" / "small_kernels.h"
     text = kernels.read_text()
     broken = text.replace("int32_t value = INT8_MIN;", "int32_t value = INT8_MIN + 1;")
     assert broken != text
@@ -105,7 +101,7 @@ def test_expected_outputs_of_another_runtime(tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", in0=data)
     np.savez(tmp_path / "out.npz", out0=outputs)
     arguments = ["deploy", DIGITS, "--target", "riscv-virt", "--inputs", tmp_path / "in.npz",
-                 "--expect", tmp_path / "out.npz"]  # fmt: skip
+                 "--expect", tmp_path / "out.npz", "--schedule", "layer"]  # fmt: skip
     d = document(*arguments)
     assert d["verify"]["bit_exact"] and d["verify"]["oracle"] == "reference+expected"
     outputs[3, 0, 2] += 1
@@ -120,10 +116,10 @@ def test_expected_outputs_of_another_runtime(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        # The two largest run on one core each, on the other with --slow.
-        pytest.param(n, t, marks=[pytest.mark.slow] if (n, t) in LONG else [])
-        for n in NAMES
-        for t in ("mps2-an386", "riscv-virt")
+        # Each runs on one core, and with --slow on the other.
+        pytest.param(n, t, marks=[pytest.mark.slow] if (k + c) % 2 == 0 else [])
+        for k, n in enumerate(NAMES)
+        for c, t in enumerate(CORES)
     ],
 )
 def test_public_models(name: str, target: str) -> None:
@@ -142,7 +138,9 @@ def test_deploy_is_quick(name: str, limit: float) -> None:
     assert sum(stage["seconds"] for stage in stages) < limit
 
 
-@pytest.mark.parametrize("target", ["mps2-an386", "mps2-an505", "riscv-virt"])
+@pytest.mark.parametrize(
+    "target", ["mps2-an386", pytest.param("mps2-an505", marks=pytest.mark.slow), "riscv-virt"]
+)
 def test_streamed_schedule_on_the_device(target: str, tmp_path: Path) -> None:
     """Row by row: the same bits from much less memory, for few more instructions."""
     layers = ["--schedule", "layer", "--samples", 2]

@@ -201,9 +201,16 @@ class TestNodes:
         pools(net, r, 6)
         check(net, {"td_add_dsp", "td_average_pool_2d_dsp", "td_mean_dsp"}, "speed")
 
-    @pytest.mark.parametrize("optimize", MODES)
-    @pytest.mark.parametrize("pace", ["even", "tight", "wide"])
-    @pytest.mark.parametrize("width", [5, 14])
+    @pytest.mark.parametrize(
+        ("width", "pace", "optimize"),
+        [
+            # Every two choices meet, and with --slow all three.
+            pytest.param(w, p, o, marks=[pytest.mark.slow] if (i + j + k) % 2 else [])
+            for i, w in enumerate((5, 14))
+            for j, p in enumerate(("even", "tight", "wide"))
+            for k, o in enumerate(MODES)
+        ],
+    )
     def test_streamed_chain(self, width: int, pace: Pace, optimize: str) -> None:
         """Rows in rings: planar ones that wrap, residual sums, and taps that need no layout."""
         net = Tame(default_rng(width))
@@ -217,8 +224,15 @@ class TestNodes:
         used = {"td_conv_2d_dsp", "td_add_dsp", "td_depthwise_taps_dsp", planes}
         check(net, used, optimize, streamed=True, pace=pace)
 
-    @pytest.mark.parametrize("optimize", MODES)
-    @pytest.mark.parametrize("kind", [Tame, Net])
+    @pytest.mark.parametrize(
+        ("kind", "optimize"),
+        [
+            (Tame, "speed"),
+            (Net, "balanced"),
+            pytest.param(Tame, "balanced", marks=pytest.mark.slow),
+            pytest.param(Net, "speed", marks=pytest.mark.slow),
+        ],
+    )
     def test_planes_in_small_rings(self, kind: type[Net], optimize: str) -> None:
         net, r = kind(default_rng(2)), default_rng(2)
         depthwise_chains(net, r, 14)
