@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits" / "digits_int8.tflite"
 DIGITS_TEST = ROOT / "examples" / "digits" / "digits_test.npz"
 FLOAT = ROOT / "examples" / "digits" / "digits_float.tflite"
+DEPLOY = ("deploy", DIGITS, "--target", "host", "--schedule", "layer")
 
 
 def test_help_is_fast() -> None:
@@ -137,7 +138,7 @@ def test_does_not_fit_names_the_figures_and_the_node() -> None:
     ("stage", "text"), [("import", "graph digits_int8"), ("passes", "CONV_2D("), ("plan", "arena ")]
 )
 def test_dump_after_a_stage(stage: str, text: str) -> None:
-    result = tinydeploy("plan", DIGITS, "--dump-after", stage, "--json")
+    result = tinydeploy("plan", DIGITS, "--dump-after", stage, "--schedule", "layer", "--json")
     assert text in result.stderr
     assert json.loads(result.stdout)["memory"]["arena_bytes"] > 0
 
@@ -181,20 +182,18 @@ def test_debug_shows_a_traceback() -> None:
 def test_bad_data_files(arrays: dict[str, np.ndarray], sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     np.savez(path, **arrays)
-    result = tinydeploy("deploy", DIGITS, "--target", "host", "--inputs", path, code=2)
+    result = tinydeploy(*DEPLOY, "--inputs", path, code=2)
     assert sentence in result.stderr
 
 
 def test_pickles_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     np.savez(path, in0=np.array([{"a": 1}], dtype=object))
-    assert "cannot be read" in tinydeploy(
-        "deploy", DIGITS, "--target", "host", "--inputs", path, code=2
-    ).stderr  # fmt: skip
+    assert "cannot be read" in tinydeploy(*DEPLOY, "--inputs", path, code=2).stderr
 
 
 def test_output_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x")
-    result = tinydeploy("deploy", DIGITS, "--target", "host", "--out", tmp_path, code=2)
+    result = tinydeploy(*DEPLOY, "--out", tmp_path, code=2)
     assert "already holds other files" in result.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]

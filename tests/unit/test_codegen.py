@@ -117,7 +117,7 @@ def test_the_same_bytes_in_processes_with_other_hash_seeds() -> None:
     )
     paths = [str(ROOT / "tests"), str(ROOT / "tests" / "unit")]
     digests = set()
-    for seed in ("0", "1", "4711"):
+    for seed in ("0", "4711"):
         result = subprocess.run(
             [sys.executable, "-c", script, *paths], capture_output=True, text=True, check=True,
             timeout=120, env={**os.environ, "PYTHONHASHSEED": seed},

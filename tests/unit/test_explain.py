@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import tinydeploy
 from kernel_lab import Net
 
 from tinydeploy.importers.tflite import read_file
@@ -198,10 +197,7 @@ def test_command_line(tmp_path: Path) -> None:
     page = tmp_path / "why.html"
 
     def run(*options: object) -> str:
-        return subprocess.run(
-            [sys.executable, "-m", "tinydeploy", "plan", DIGITS, "--explain", *options],
-            capture_output=True, text=True, check=True, timeout=300,
-        ).stdout  # fmt: skip
+        return tinydeploy("plan", DIGITS, "--explain", *options).stdout
 
     document = json.loads(run("--json", "--report", page))
     why, arena = document["explain"], document["memory"]["arena_bytes"]

@@ -98,7 +98,7 @@ def fuzz(folder: Path, streamed: int, inputs: int) -> None:
     assert len(list((folder / "corpus").iterdir())) > 2 * len(frames) + 10  # it found new paths
 
 
-@pytest.mark.parametrize(("streamed", "inputs"), [(0, 100_000), (1, 30_000)])
+@pytest.mark.parametrize(("streamed", "inputs"), [(0, 40_000), (1, 15_000)])
 def test_the_parser_survives(tmp_path: Path, streamed: int, inputs: int) -> None:
     fuzz(tmp_path, streamed, inputs)
 

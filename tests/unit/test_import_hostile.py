@@ -170,7 +170,7 @@ def mutants(name: str, kind: str, count: int) -> Iterator[bytes]:
 @pytest.mark.parametrize("name", VALID)
 def test_mutated_files(name: str, kind: str, request: pytest.FixtureRequest) -> None:
     accepted = 0
-    for mutant in mutants(name, kind, 10_000 if request.config.getoption("--slow") else 700):
+    for mutant in mutants(name, kind, 10_000 if request.config.getoption("--slow") else 350):
         accepted += survive(mutant) is not None
     assert accepted > 0  # otherwise the later stages were never reached
 
@@ -557,13 +557,11 @@ def test_hostile_names_compile(compiler: str, tmp_path: Path) -> None:
         tree.write(folder)
         stem = identifier(name)
         (folder / "main.c").write_text(
-            f'#include "{stem}.h"\n#include <stdint.h>\nint main(void)\n'
+            f'#include "{stem}.c"\n#include "{stem}_weights.c"\nint main(void)\n'
             f"{{ static uint32_t arena[({stem.upper()}_ARENA_BYTES + 3) / 4];\n"
             f"  return {stem}_init(arena, sizeof arena); }}\n"
         )
-        files = [folder / f for f in ("main.c", f"{stem}.c", f"{stem}_weights.c")]
-        include = f"-I{folder}"
-        compile_c(files, folder / "a.out", [include, "-trigraphs", *STRICT], compiler)
+        compile_c([folder / "main.c"], folder / "a.out", ["-trigraphs", *STRICT], compiler)
         assert subprocess.run([folder / "a.out"], timeout=10, check=False).returncode == 0
         for path in tree:
             assert tree[path].isascii(), (name, path)

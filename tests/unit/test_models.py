@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tflite
-from hostlib import compile_all
+from hostlib import HostModel, compile_all
 from numpy.typing import NDArray
 
 from tinydeploy.errors import ModelError
@@ -48,6 +48,11 @@ def read(name: str) -> bytes:
 @cache
 def graph_of(content: bytes, profile: IntegerProfile, optimise: bool = True) -> Graph:
     return run_passes(read_bytes(content, "network"), profile, optimise=optimise)
+
+
+@cache
+def host_of(content: bytes, profile: IntegerProfile) -> HostModel:
+    return compile_all([graph_of(content, profile)], profile)[0]
 
 
 def axes_within_rank(content: bytes) -> bytes:
@@ -96,9 +101,7 @@ def check_litert(graph: Graph, content: bytes, sets: Sequence[list[Array]]) -> N
 def check_host(content: bytes, sets: Sequence[list[Array]]) -> None:
     """Compare the C of the optimised graph with the reference of the graph as imported."""
     for profile in PROFILES.values():
-        graph = graph_of(content, profile)
-        plain = graph_of(content, profile, optimise=False)
-        host = compile_all([graph], profile, flags=["-O2"])[0]
+        plain, host = graph_of(content, profile, optimise=False), host_of(content, profile)
         for inputs in sets:
             want = run_outputs(plain, inputs, profile)
             for got, expected in zip(host.run(inputs), want, strict=True):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tflite
 from builder import Builder
+from commands import tinydeploy
 from networks import residual_network as tiny_network
 
 from tinydeploy.errors import ModelError
@@ -150,10 +149,7 @@ def test_damaged_files_are_sentences() -> None:
 
 def test_command_line(tmp_path: Path) -> None:
     out = tmp_path / "copy.tflite"
-    result = subprocess.run(
-        [sys.executable, "-m", "tinydeploy", "plan", DIGITS, "--tflm-metadata", out],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+    result = tinydeploy("plan", DIGITS, "--tflm-metadata", out)
     plan = plan_for_tflm(DIGITS.read_bytes())
     assert read_metadata(out.read_bytes()) == plan.offsets
     assert f"{plan.arena_bytes:,} bytes" in result.stdout

@@ -19,11 +19,9 @@ def test_wheel_deploys_from_an_empty_environment(tmp_path: Path) -> None:
         shipped = {n.split("/", 3)[-1] for n in names if n.startswith(f"tinydeploy/data/{folder}/")}
         present = {p.name for p in (ROOT / folder).rglob("*") if p.is_file()}
         assert {Path(n).name for n in shipped} == present
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", str(wheel)], check=True, capture_output=True
-    )
+    venv.create(tmp_path / "venv")
+    pip = [sys.executable, "-m", "pip", "--python", tmp_path / "venv", "install", "--no-compile"]
+    subprocess.run([*pip, "--quiet", str(wheel)], check=True, capture_output=True)
     (tmp_path / "model.tflite").write_bytes(
         (ROOT / "examples" / "digits" / "digits_int8.tflite").read_bytes()
     )
