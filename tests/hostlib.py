@@ -13,18 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from tinydeploy.codegen import Provenance, SourceTree, generate
 from tinydeploy.codegen.names import identifier
 from tinydeploy.codegen.regions import region_at, regions_of
 from tinydeploy.ir import Graph
-from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.numerics.profile import PROFILES, IntegerProfile
+from tinydeploy.ops.execute import run_outputs
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.planner import plan_layers
+from tinydeploy.plan.select import Core, select
 
 CANARY_BYTES = 64
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wcast-qual", "-Wpedantic", "-Werror")
+SANITIZE = ("-O1", "-fsanitize=undefined", *STRICT)
 _TIMEOUT = 300
 # Symbols that are private to one generated file, and would clash when files are joined.
 _KERNELS = (r"static \w+ (td_\w+)\(", r"\} (td_\w+_params);")
@@ -142,6 +146,26 @@ def compile_all(
         (root / "joined.c").write_text("\n".join(joined) + "\n")
         library = _library(root, profile, ["-shared", "-fPIC", *flags], compiler)
     return [HostModel(g, p, library) for g, p in zip(graphs, plans, strict=True)]
+
+
+def check_sanitized(graphs: Sequence[Graph], kernels: str, random: Generator, capfd: Any) -> None:
+    """Compare C with undefined behaviour reported with the reference, for all profiles.
+
+    All nodes must use kernels that have `kernels` in their names.
+    """
+    for profile in PROFILES.values():
+        for graph in graphs:
+            chosen = select(graph, profile, Core()).kernels
+            assert all(k is not None and kernels in k.function for k in chosen)
+        for graph, host in zip(graphs, compile_all(graphs, profile, flags=SANITIZE), strict=True):
+            for _ in range(2):
+                shapes = [graph.tensors[i].shape for i in graph.inputs]
+                inputs = [random.integers(-128, 128, shape, np.int8) for shape in shapes]
+                wanted = run_outputs(graph, inputs, profile)
+                for got, value in zip(host.run(inputs), wanted, strict=True):
+                    np.testing.assert_array_equal(got, value)
+    said = capfd.readouterr().err
+    assert "runtime error" not in said, said[:2000]
 
 
 def _library(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostlib import STRICT, compile_all
+from hostlib import SANITIZE, compile_all
 from numpy.random import Generator
 from numpy.typing import NDArray
 from op_models import _draw as draw
@@ -33,7 +33,6 @@ Array = NDArray[Any]
 OPERATORS = sorted(registry())
 DRAWN = 25  # random models per round
 ROUNDS, SLOW_ROUNDS = 1, 20
-SANITIZE = ("-O1", "-fsanitize=undefined", *STRICT)
 
 
 def models_of(op: str) -> ModuleType:

@@ -7,20 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostlib import STRICT, compile_all
+from hostlib import check_sanitized
+from kernel_lab import Net
 from numpy.random import Generator, default_rng
 
-from tests.kernel_lab import Net
 from tinydeploy.ir.graph import constant
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops._codebook import indices
 from tinydeploy.ops._weights import codebook
-from tinydeploy.ops.execute import run_outputs
 from tinydeploy.plan.select import Core, select
 from tinydeploy.quantize.codebook import quantize_to_codebook
 from tinydeploy.quantize.weights import quantize_weights
-
-SANITIZE = ("-O1", "-fsanitize=undefined", *STRICT)
 
 
 class Coded(Net):
@@ -62,18 +59,7 @@ def test_host(fill: Any, capfd: Any) -> None:
     r = default_rng(1)
     net = Coded(r, f"coded_{fill.__name__}")
     fill(net, r)
-    graph = net.graph()
-    for profile in PROFILES.values():
-        selection = select(graph, profile, Core())
-        assert all(k is not None and "codebook" in k.function for k in selection.kernels)
-        (host,) = compile_all([graph], profile, flags=SANITIZE)
-        for _ in range(2):
-            inputs = [r.integers(-128, 128, graph.tensors[i].shape, np.int8) for i in graph.inputs]
-            wanted = run_outputs(graph, inputs, profile)
-            for got, value in zip(host.run(inputs), wanted, strict=True):
-                np.testing.assert_array_equal(got, value)
-    said = capfd.readouterr().err
-    assert "runtime error" not in said, said[:2000]
+    check_sanitized([net.graph()], "codebook", r, capfd)
 
 
 def test_speed_alone_takes_wider_weights() -> None:
