@@ -25,7 +25,7 @@ demo: setup-demo
 	done
 
 test: setup-test
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 setup-demo: $(VENV)/.demo-installed
 	@tools/install-packages $(ROOT) $(HOST) $(COMPILERS)

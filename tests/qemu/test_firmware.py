@@ -22,7 +22,6 @@ from firmware_models import (
     INVOKES,
     LOOPS,
     OUTPUT,
-    SOURCES,
     STEPS,
 )
 
@@ -36,19 +35,6 @@ pytestmark = pytest.mark.qemu
 
 Build = Callable[[Target], Firmware]
 EMULATED = [target for target in list_targets() if target.qemu]
-
-
-@pytest.fixture(scope="module")
-def firmware_of(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    built: dict[str, Firmware] = {}
-
-    def build(target: Target) -> Firmware:
-        if target.name not in built:
-            folder = tmp_path_factory.mktemp(target.name)
-            built[target.name] = build_firmware(SOURCES, target, ARENA_BYTES, folder)
-        return built[target.name]
-
-    return build
 
 
 @pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from firmware_models import ARENA_BYTES, DIGEST, FIRMWARE_MODEL, SOURCES
 
-from tinydeploy.build.firmware import build_firmware
+from tinydeploy.build.firmware import Firmware, build_firmware
 from tinydeploy.build.size import FIRMWARE_FLASH_BYTES, FIRMWARE_RAM_BYTES, check_fit
 from tinydeploy.build.toolchain import build_tools, run_tools
 from tinydeploy.errors import FitError, ToolchainError, UsageError
@@ -24,8 +25,8 @@ MODEL_CONSTANTS = 256  # `weights` of the model, the rest is small
 
 
 @pytest.mark.parametrize("target", BOARDS, ids=lambda target: target.name)
-def test_sizes_add_up(target: Target, tmp_path: Path) -> None:
-    built = build_firmware(SOURCES, target, ARENA_BYTES, tmp_path)
+def test_sizes_add_up(target: Target, firmware_of: Callable[[Target], Firmware]) -> None:
+    built = firmware_of(target)
     sizes = built.sizes
     assert built.elf.is_absolute() and built.elf.is_file()
     assert built.digest == DIGEST
@@ -39,7 +40,7 @@ def test_sizes_add_up(target: Target, tmp_path: Path) -> None:
     assert 100 < sizes.model_code_bytes < 700
     # What goes into flash is what the figures say (one image, unless vectors lie elsewhere).
     if target.memory("vectors") == target.memory("code"):
-        assert abs((tmp_path / "firmware.bin").stat().st_size - sizes.flash_bytes) <= 16
+        assert abs(built.elf.with_suffix(".bin").stat().st_size - sizes.flash_bytes) <= 16
     # check_fit's bounds are below, but not far below, what the firmware takes.
     own_flash = sizes.flash_bytes - sizes.model_code_bytes - sizes.model_const_bytes
     own_flash -= STEP_BYTES * len(target.setup)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from kernel_lab import Net
 
-from tests.kernel_lab import Net
 from tests.qemu.test_kernels_armv7m import (
     MODES,
     chains,

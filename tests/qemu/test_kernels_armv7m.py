@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from kernel_lab import Net, run_on
 
-from tests.kernel_lab import Net, run_on
 from tinydeploy.ir.graph import constant
 from tinydeploy.ops import Call
 from tinydeploy.ops import _addsub as addsub

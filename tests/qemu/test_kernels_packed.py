@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from kernel_lab import Net, run_on
 from numpy.random import Generator, default_rng
 
-from tests.kernel_lab import Net, run_on
 from tests.unit.test_codebook import Coded
 from tinydeploy.ir import Quantization
 from tinydeploy.ir.graph import constant

@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
+from kernel_lab import Net, run_on
 from numpy.random import Generator, default_rng
 
-from tests.kernel_lab import Net, run_on
 from tinydeploy.ops import narrow, widen
 from tinydeploy.targets import load_target
 

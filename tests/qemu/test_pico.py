@@ -6,24 +6,25 @@ import json
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from commands import tinydeploy
-from firmware_models import ARENA_BYTES, LOOPS, OUTPUT, SOURCES
+from firmware_models import LOOPS, OUTPUT
 from networks import residual_network
 
-from tinydeploy.build.firmware import Firmware, build_firmware
+from tinydeploy.build.firmware import Firmware
 from tinydeploy.errors import DeviceError
 from tinydeploy.run.device import open_device
-from tinydeploy.targets import load_target
+from tinydeploy.targets import Target, load_target
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 LIBRARY = TOOLS / "node_modules" / "rp2040js"
 NODE = shutil.which("node")
 TARGET = load_target("raspberry-pi-pico")
+Build = Callable[[Target], Firmware]
 
 pytestmark = [
     pytest.mark.qemu,
@@ -62,11 +63,11 @@ def test_a_model_is_bit_exact(tmp_path: Path) -> None:
     assert document["profile_run"]["total"] > 10_000
 
 
-def test_clocks_uart_and_counter(tmp_path: Path) -> None:
+def test_clocks_uart_and_counter(firmware_of: Build) -> None:
     """The emulator checks the line rate of every byte; the counter must keep the core's pace."""
-    built = build_firmware(SOURCES, TARGET, ARENA_BYTES, tmp_path)
+    built = firmware_of(TARGET)
     with (
-        board(tmp_path / "firmware.bin") as (url, _),
+        board(built.elf.with_suffix(".bin")) as (url, _),
         open_device(built, TARGET, where="board", port=url) as device,
     ):
         noise = bytes(range(256)) * 2
@@ -82,9 +83,11 @@ def test_clocks_uart_and_counter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("at", "code"), [(10, 3), (252, 3)])
-def test_a_changed_boot_stage_does_not_start(tmp_path: Path, at: int, code: int) -> None:
-    built = build_firmware(SOURCES, TARGET, ARENA_BYTES, tmp_path)
-    image = bytearray((tmp_path / "firmware.bin").read_bytes())
+def test_a_changed_boot_stage_does_not_start(
+    firmware_of: Build, tmp_path: Path, at: int, code: int
+) -> None:
+    built = firmware_of(TARGET)
+    image = bytearray(built.elf.with_suffix(".bin").read_bytes())
     image[at] ^= 1
     (tmp_path / "firmware.bin").write_bytes(image)
     with board(tmp_path / "firmware.bin") as (url, process):
@@ -92,9 +95,9 @@ def test_a_changed_boot_stage_does_not_start(tmp_path: Path, at: int, code: int)
         assert process.wait(20) == code
 
 
-def test_another_line_rate_is_noticed(tmp_path: Path) -> None:
-    built = build_firmware(SOURCES, TARGET, ARENA_BYTES, tmp_path)
-    with board(tmp_path / "firmware.bin", baud=57_600) as (url, process):
+def test_another_line_rate_is_noticed(firmware_of: Build) -> None:
+    built = firmware_of(TARGET)
+    with board(built.elf.with_suffix(".bin"), baud=57_600) as (url, process):
         _connect(built, url)
         assert process.wait(20) == 4
         assert process.stderr and "133000000 and 133000000 Hz" in process.stderr.read()

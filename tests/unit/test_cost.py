@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from kernel_lab import Net
 
-from tests.kernel_lab import Net
 from tinydeploy.numerics.profile import PROFILES
 from tinydeploy.ops import registry
 from tinydeploy.plan import cost
