@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from builder import Builder
 
@@ -45,6 +47,14 @@ def residual_network(seed: int = 0, size: int = 10, channels: int = 8) -> bytes:
     b.operator("FULLY_CONNECTED", [flat, weights(4, channels), bias(4)], scores)
     b.operator("SOFTMAX", [scores], shares, Beta=1.0)
     return b.build([image], [shares])
+
+
+def break_softmax(kernels: Path) -> None:
+    """Have the SOFTMAX of generated C give one more than it should."""
+    text = kernels.read_text()
+    broken = text.replace("int32_t value = INT8_MIN;", "int32_t value = INT8_MIN + 1;")
+    assert broken != text
+    kernels.write_text(broken)
 
 
 def float_network(seed: int = 0, poison: float = 0.0) -> bytes:

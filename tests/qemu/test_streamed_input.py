@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from firmware_models import ARENA_BYTES, STREAMED_SOURCES
+from networks import break_softmax
 
 from tinydeploy.build.firmware import build_firmware
 from tinydeploy.errors import DeviceError
@@ -51,11 +52,7 @@ def test_a_broken_kernel_is_caught_and_named(
                    "--out", out)  # fmt: skip
     assert d["verify"]["bit_exact"] and d["memory"]["stack_bytes"] > 0
     assert any(segment.feeds for segment in read_manifest(out).segments)
-    kernels = out / "model" / "small_kernels.h"
-    text = kernels.read_text()
-    broken = text.replace("int32_t value = INT8_MIN;", "int32_t value = INT8_MIN + 1;")
-    assert broken != text
-    kernels.write_text(broken)
+    break_softmax(out / "model" / "small_kernels.h")
     tinydeploy("build", out)
     first = tinydeploy("verify", out, "--samples", 2, code=7)["verify"]["first_mismatch"]
     assert (first["op"], first["got"] - first["expected"]) == ("SOFTMAX", 1)

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 import pytest
 from bad_line import Faults, Kind, bad_line
-from firmware_models import ARENA_BYTES, DIGEST, INPUT, INVOKES, OUTPUT, SOURCES, STEPS
+from firmware_models import DIGEST, INPUT, INVOKES, OUTPUT, STEPS
 
-from tinydeploy.build.firmware import Firmware, build_firmware
+from tinydeploy.build.firmware import Firmware
 from tinydeploy.errors import DeviceError, UsageError
 from tinydeploy.run import exchange
 from tinydeploy.run.device import Device
@@ -25,13 +25,6 @@ from tinydeploy.targets import load_target
 HOST = load_target("host")
 KINDS: tuple[Kind, ...] = ("socket", "rfc2217", "pty")
 FREE = 256  # from here on the model leaves the arena alone
-
-
-@pytest.fixture(scope="module")
-def firmware(tmp_path_factory: pytest.TempPathFactory) -> Firmware:
-    folder = tmp_path_factory.mktemp("host")
-    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    return build_firmware(SOURCES, HOST, ARENA_BYTES, folder, extra_flags=flags)
 
 
 @contextmanager

@@ -24,13 +24,6 @@ from tinydeploy.targets import load_target
 HOST = load_target("host")
 
 
-@pytest.fixture(scope="module")
-def firmware(tmp_path_factory: pytest.TempPathFactory) -> Firmware:
-    folder = tmp_path_factory.mktemp("host")
-    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    return build_firmware(SOURCES, HOST, ARENA_BYTES, folder, extra_flags=flags)
-
-
 def expected_output(data: bytes) -> bytes:
     return bytes((2 * byte + 1) & 255 for byte in data)
 
