@@ -179,9 +179,9 @@ def test_rows_in_rings(optimize: str, pace: Pace) -> None:
         (6, 7, 2, 3, (1, 4), 1, "VALID"),
         (7, 2, 9, 2, (1, 1), 1, "SAME"),
         (9, 3, 4, 5, (1, 1), 2, "SAME"),
-        (13, 6, 1, 6, (7, 4), 2, "SAME"),
-        (8, 5, 1, 3, (3, 4), 1, "VALID"),
-        (10, 1, 6, 9, (5, 1), 2, "SAME"),
+        (13, 6, 1, 18, (7, 4), 2, "SAME"),
+        (8, 5, 1, 13, (3, 4), 1, "VALID"),
+        (10, 1, 6, 16, (5, 1), 2, "SAME"),
     ):
         x = net.conv(net.input(height, width, channels), channels + 1)
         y = net.conv(x, filters, kernel, stride, padding=padding)

@@ -25,6 +25,7 @@ _FEW = 3  # tiles of a call that may expand weights on the fly
 _TILE, _PAIR = 17, 12  # instructions per k of tiles of 3 and of 2 pixels
 _NARROW = 2  # columns of an image whose rows are streamed three at a time
 _WINDOW_BYTES = 640  # what copied windows of all pixels may take
+_COPY_GROUPS = 4  # groups of output channels for which copying them pays
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,9 @@ def _windows_copied(site: Site) -> bool:
     plan = plan_of(site)
     if plan is None or plan.band != BAND or site.optimize == "speed" or site.pace == "tight":
         return False
-    return BAND * site.call.output.shape[2] * sum(plan.segments) <= _WINDOW_BYTES
+    width, filters = site.call.output.shape[2:]
+    small = BAND * width * sum(plan.segments) <= _WINDOW_BYTES
+    return small and len(firsts(filters)) >= _COPY_GROUPS
 
 
 def _rows_band(site: Site) -> int:
