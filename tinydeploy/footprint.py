@@ -92,5 +92,4 @@ def _peak(graph: Graph, plan: MemoryPlan) -> frozenset[str]:
         for b in plan.buffers
         for i in b.tensors
         if any(b.first <= p <= b.last for p in steps)
-        and not plan.selection.layout(i).wraps(graph.tensors[i])
     )

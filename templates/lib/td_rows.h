@@ -27,6 +27,29 @@ static inline void td_ring_rows(const int8_t **rows, int32_t taps, const int8_t 
     }
 }
 
+/* The same for a tensor whose rows lie anywhere: row y at table[y modulo period] units. */
+static inline void td_table_rows(const int8_t **rows, int32_t taps, const int8_t *base,
+                                 const uint16_t *table, int32_t unit, int32_t period,
+                                 int32_t count, int32_t first, int32_t step,
+                                 const int8_t *outside)
+{
+    for (int32_t k = 0; k < taps; k++) {
+        int32_t y = first + k * step;
+        rows[k] = y >= 0 && y < count ? base + table[y % period] * unit : outside;
+    }
+}
+
+/* The same where the units do not fit 16 bits. */
+static inline void td_far_rows(const int8_t **rows, int32_t taps, const int8_t *base,
+                               const uint32_t *table, int32_t unit, int32_t period, int32_t count,
+                               int32_t first, int32_t step, const int8_t *outside)
+{
+    for (int32_t k = 0; k < taps; k++) {
+        int32_t y = first + k * step;
+        rows[k] = y >= 0 && y < count ? base + (int32_t)table[y % period] * unit : outside;
+    }
+}
+
 /* Set `bytes` bytes, a multiple of 4 at an aligned address, to one value. */
 static inline void td_fill(int8_t *to, int32_t bytes, int32_t value)
 {

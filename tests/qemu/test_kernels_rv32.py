@@ -20,9 +20,9 @@ from tinydeploy.ops._rv32 import pack
 from tinydeploy.ops._rv32.add import line
 from tinydeploy.ops.base import Pace
 from tinydeploy.pipeline import core_of
-from tinydeploy.plan.cuts import Cut
+from tinydeploy.plan.items import Cut
 from tinydeploy.plan.rows import PACES, paced
-from tinydeploy.plan.search import _materialise as materialise
+from tinydeploy.plan.planner import materialise
 from tinydeploy.plan.select import select
 from tinydeploy.plan.stream import Scheduler
 from tinydeploy.targets import load_target
@@ -59,12 +59,11 @@ def exact_by_rows(
     cuts: list[Cut] = []
     for able, run in groupby(range(len(graph.nodes)), lambda p: rows.kernels[p] is not None):
         nodes = tuple(run)
-        if able:  # a schedule has room for 32 nodes
-            parts = [nodes[k : k + 30] for k in range(0, len(nodes), 30)]
-            cuts += [(part, scheduler.stream(part, (), (pace,) * len(part))) for part in parts]
+        if able:
+            cuts.append((nodes, scheduler.stream(nodes, (), (pace,) * len(nodes))))
         else:
             cuts += [((p,), None) for p in nodes]
-    plan = materialise(graph, litert, selection, cuts, "greedy", False)
+    plan = materialise(graph, litert, selection, scheduler, cuts, "greedy", tries=0)
     verdict, _ = run_plan(target, graph, plan, litert, samples=2)
     assert verdict.bit_exact, verdict.first_mismatch
 

@@ -50,16 +50,17 @@ def own_bytes(target: Target) -> int:
     return target.memory("data").size - rooms_of(target)[0].bytes
 
 
-@pytest.mark.parametrize("schedule", ["layer", "streamed"])
+@pytest.mark.parametrize(("schedule", "room"), [("layer", 1_200), ("streamed", 600)])
 def test_arenas_and_constants_in_two_memories_each(
     schedule: str,
+    room: int,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = tmp_path / "small.tflite"
     model.write_bytes(residual_network(size=24))
     own = own_bytes(load_target(board(tmp_path, 0x10000, 0x10000)))
-    toml = board(tmp_path, own + 1_200, 21_000)
+    toml = board(tmp_path, own + room, 21_000)
 
     def run(*arguments: object) -> Any:
         assert cli.main([*map(str, arguments), "--json"], standalone_mode=False) == 0

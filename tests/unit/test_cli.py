@@ -72,7 +72,7 @@ def test_plan_prints_and_draws(tmp_path: Path) -> None:
     root = ET.parse(svg).getroot()
     document = json.loads(tinydeploy("plan", DIGITS, "--json").stdout)
     memory = document["memory"]
-    assert memory["optimal"] and memory["arena_bytes"] == memory["lower_bound_bytes"]
+    assert memory["optimal"] == (memory["arena_bytes"] == memory["lower_bound_bytes"])
     boxes = [e for e in root.iter() if e.tag.endswith("}rect")]
     assert len(boxes) > len(document["plan"]["segments"]) // 2
 

@@ -20,9 +20,9 @@ from tinydeploy.ops import op_named
 from tinydeploy.ops.execute import run_all
 from tinydeploy.passes import run_passes
 from tinydeploy.plan import exact
-from tinydeploy.plan.arena import allocate_greedy, check_no_overlap
+from tinydeploy.plan.arena import allocate_greedy, bound_of, check_no_overlap
+from tinydeploy.plan.items import simple_items
 from tinydeploy.plan.layout import ALIGNMENT, Buffer, MemoryPlan
-from tinydeploy.plan.liveness import lower_bound
 from tinydeploy.plan.planner import plan_layers
 
 PROFILE = PROFILES["litert"]
@@ -120,7 +120,7 @@ def test_no_plan_overwrites_what_is_needed(allocator: str) -> None:
         check_ownership(graph, plan)
         assert all(offset % ALIGNMENT == 0 for offset in plan.offsets)
         assert plan.lower_bound_bytes <= plan.arena_bytes
-        assert lower_bound(plan.buffers) <= plan.arena_bytes
+        assert bound_of(simple_items(plan.buffers)) <= plan.arena_bytes
         needed = max(o + b.bytes for o, b in zip(plan.offsets, plan.buffers, strict=True))
         assert needed <= plan.arena_bytes
 
@@ -178,15 +178,16 @@ def test_the_exact_allocator_is_optimal() -> None:
     improved = 0
     for _ in range(25):
         buffers = random_buffers(random, 6, 8)
-        offsets, greedy = allocate_greedy(buffers)
-        check_no_overlap(buffers, offsets)
-        found, total, proven = exact.allocate_exact(buffers, offsets, greedy)
-        check_no_overlap(buffers, found)
+        items = simple_items(buffers)
+        offsets, greedy = allocate_greedy(items, tries=0)
+        check_no_overlap(items, offsets)
+        found, total, proven = exact.allocate_exact(items, offsets, greedy)
+        check_no_overlap(items, found)
         best = best_arena(buffers)
         assert total == proven == best
-        assert lower_bound(buffers) <= total <= greedy
+        assert bound_of(items) <= total <= greedy
         improved += total < greedy
-    larger = random_buffers(np.random.default_rng(7), 24, 60)
+    larger = simple_items(random_buffers(np.random.default_rng(7), 24, 60))
     offsets, greedy = allocate_greedy(larger)
     found, total, proven = exact.allocate_exact(larger, offsets, greedy)
     check_no_overlap(larger, found)
@@ -202,10 +203,10 @@ def test_brute_force_beats_a_bad_order() -> None:
 
 def test_overlaps_are_noticed() -> None:
     a, b = Buffer("a", (0,), 8, 0, 2), Buffer("b", (1,), 8, 2, 3)
-    check_no_overlap((a, b), (0, 8))
+    check_no_overlap(simple_items((a, b)), (0, 8))
     with pytest.raises(ValueError, match="overlap"):
-        check_no_overlap((a, b), (0, 4))
-    check_no_overlap((a, Buffer("c", (2,), 8, 3, 3)), (0, 0))
+        check_no_overlap(simple_items((a, b)), (0, 4))
+    check_no_overlap(simple_items((a, Buffer("c", (2,), 8, 3, 3))), (0, 0))
 
 
 def test_plans_are_reproducible() -> None:

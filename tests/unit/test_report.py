@@ -96,7 +96,7 @@ def test_the_page_shows_all_its_figures(tmp_path: Path) -> None:
     assert dom.count("<svg") == 2
     p, _ = prepared()
     boxes = re.findall(r'<rect class="td-(\w+)"[^>]*stroke-width', dom)
-    assert len(boxes) == len(p.plan.buffers) and "ring" in boxes
+    assert len(boxes) == len(p.plan.buffers) + len(p.plan.items.rows) and "ring" in boxes
     hatched = re.findall(r'<rect fill="url\(#td-hatch\)"[^>]*"></rect></g>', dom)
     assert len(hatched) == len(shared(places(p.graph, p.plan))) > 0
     assert dom.count('<path class="td-line" stroke-width="1.6"') == sum(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -110,8 +110,7 @@ def generate(
         {
             "segment": segment,
             "nodes": [_step(graph, plan, profile, p, constants, regions) for p in segment.nodes],
-            "calls_type": _word(max(segment.calls, default=0)),
-            "feeds": [_feed(graph, plan, i, regions) for i in segment.feeds],
+            "feeds": [_feed(graph, plan, i, constants, regions) for i in segment.feeds],
         }
         for segment in plan.segments
     ]
@@ -172,11 +171,11 @@ def _step(
     node, selection = graph.nodes[position], plan.selection
     op, kernel = op_named(node.op), selection.kernels[position]
     assert kernel is not None
-    site = selection.site(graph, position, profile)
-    call = site.call
+    site, pace = selection.site(graph, position, profile), selection.pace(position)
+    call, fold = site.call, pace if isinstance(pace, int) else 1
     constants.pixels = call.output.elements / (call.output.shape[-1] if call.output.shape else 1)
     region = None if kernel.whole(site) else op.region(call)
-    rows = op.rows(call) if region is not None else 1
+    rows = op.rows(call) * fold if region is not None else 1
     if kernel.accumulators:
         region, rows = (RowSource(),), call.input().rows
     pad_row = selection.pad_row_bytes(graph, position)
@@ -191,16 +190,18 @@ def _step(
         if kernel.band > 1:
             assert source.dilation == 1 and source.table is None
             taps += (kernel.band - 1) * source.stride
+        rows_at = _rows_at(graph, plan, index, constants, regions)
+        if rows_at is None:
+            base = _base(graph, plan, index, constants, position, source.input, regions)
+            rows_at = RowsAt(base, layout.row_bytes(tensor) if count > 1 else layout.bytes(tensor))
         pointers.append(
             {
-                "base": _base(graph, plan, index, constants, position, source.input, regions),
+                "rows": rows_at,
                 "first": layout.first(tensor),
-                "pitch": layout.row_bytes(tensor) if count > 1 else layout.bytes(tensor),
-                "ring": layout.ring if layout.wraps(tensor) else 0,
                 "count": count,
                 "taps": taps,
                 "slot": slot,
-                "source": source,
+                "source": replace(source, dilation=source.dilation * fold),
                 "table": _row_table(source, constants, position),
                 "inside": _inside(source, taps, rows, count),
             }
@@ -213,7 +214,11 @@ def _step(
     def at(offset: int | None) -> str | None:
         return None if offset is None else expression(regions, offset)
 
-    pad_row_at = plan.pad_rows.get(position, 0)
+    out_rows = _rows_at(graph, plan, node.outputs[0], constants, regions)
+    if out_rows is None:
+        pitch = out.bytes // rows if out_layout.plain else out_layout.row_bytes(out) // fold
+        out_rows = RowsAt(expression(regions, plan.offset_of(node.outputs[0])), pitch)
+    pad_row_at = plan.own_offset(plan.pad_rows, position) or 0
     pad_row_first = selection.layout(node.inputs[0] or 0).first(call.input()) if pad_row else 0
     return {
         "index": position,
@@ -226,17 +231,17 @@ def _step(
         "rows": rows,
         "sources": pointers,
         "slots": slot,
-        "out_at": at(plan.offset_of(node.outputs[0])),
+        "out_rows": out_rows,
         "out_first": out_layout.first(out),
-        "out_pitch": out.bytes // rows if out_layout.plain else out_layout.row_bytes(out),
-        "accumulators": at(plan.accumulators.get(position)),
-        "out_ring": out_layout.ring if out_layout.wraps(out) else 0,
+        "out_bytes": out_layout.row_bytes(out),
+        "fold": fold,
+        "accumulators": at(plan.own_offset(plan.accumulators, position)),
         "out_layout": out_layout,
         "out": out,
         "pad_row": pad_row,
         "pad_row_inside": at(pad_row_at + pad_row_first),
         "pad_value": call.input().zero_point if pad_row else 0,
-        "scratch": at(plan.scratch.get(position)),
+        "scratch": at(plan.own_offset(plan.scratch, position)),
         "pad_row_at": at(pad_row_at),
         "reads": [_describe(graph, plan, node.inputs[k], regions) for k in op.inputs(call)],
         "writes": _describe(graph, plan, node.outputs[0], regions),
@@ -244,9 +249,43 @@ def _step(
     }
 
 
-def _word(value: int) -> str:
-    """Return the narrowest unsigned C type that holds a value below 2^32."""
-    return "uint8_t" if value < 1 << 8 else "uint16_t" if value < 1 << 16 else "uint32_t"
+@dataclass(frozen=True, slots=True)
+class RowsAt:
+    """Say in C where the rows of a tensor are: row y at base + y * pitch, at base + (y % ring) *
+    pitch, or at base + table[y % ring] * pitch; a ring of 0 is none.
+    """
+
+    base: str
+    pitch: int
+    ring: int = 0
+    table: str = ""
+    far: bool = False  # the table's entries have 32 bits, not 16
+
+
+def _rows_at(
+    graph: Graph,
+    plan: MemoryPlan,
+    index: int,
+    constants: _Constants,
+    regions: tuple[Region, ...],
+) -> RowsAt | None:
+    """Say where the rows are of a tensor that only a streamed segment knows; None for others."""
+    if index not in plan.items.rows:
+        return None
+    places = np.array(plan.row_offsets(index), np.int64)
+    period = next(n for n in range(1, len(places) + 1) if np.array_equal(places[n:], places[:-n]))
+    places, ring = places[:period], period if period < len(places) else 0
+    steps = {*np.diff(places).tolist()}
+    base = int(places.min())
+    if len(steps) <= 1 and base == places[0]:
+        return RowsAt(expression(regions, base), steps.pop() if steps else 0, ring)
+    region = region_at(regions, base)
+    places = places - region.offset
+    unit = int(np.gcd.reduce(places))
+    far = int(places.max()) // unit >= 1 << 16
+    words = (places // unit).astype(np.uint32 if far else np.uint16)
+    table = constants.name(words, f"rows_of_{index}")
+    return RowsAt(expression(regions, region.offset), unit, ring, table, far)
 
 
 def _loads(
@@ -269,15 +308,17 @@ def _loads(
 
 
 def _feed(
-    graph: Graph, plan: MemoryPlan, index: int, regions: tuple[Region, ...]
+    graph: Graph,
+    plan: MemoryPlan,
+    index: int,
+    constants: _Constants,
+    regions: tuple[Region, ...],
 ) -> dict[str, Any]:
     """Describe an input that arrives row by row."""
-    layout, tensor = plan.selection.layout(index), graph.tensors[index]
     return {
         "slot": graph.inputs.index(index),
-        "at": expression(regions, plan.offset_of(index)),
-        "ring": layout.held(tensor),
-        "pitch": layout.row_bytes(tensor),
+        "rows": _rows_at(graph, plan, index, constants, regions),
+        "bytes": plan.selection.layout(index).row_bytes(graph.tensors[index]),
     }
 
 
@@ -290,8 +331,10 @@ def _describe(
     if tensor.constant:
         return f"{describe_tensor(tensor)} constant"
     layout = str(plan.selection.layout(index))
-    region = region_at(regions, plan.offset_of(index))
-    where = f"{plan.offset_of(index) - region.offset}"
+    rows = plan.row_offsets(index) if index in plan.items.rows else (plan.offset_of(index),)
+    region = region_at(regions, min(rows))
+    places = sorted({r - region.offset for r in rows})
+    where = " ".join(map(str, places[:4])) + (" ..." if len(places) > 4 else "")
     where += f" of {region.name}" if len(regions) > 1 else ""
     return f"{describe_tensor(tensor)} at {where}{', ' if layout else ''}{layout}"
 

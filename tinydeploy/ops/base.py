@@ -83,7 +83,8 @@ class Inside:
     pitch: int = 0
 
 
-Pace = Literal["tight", "even", "wide"]
+# How a node is streamed; a number is of rows that lie together and are computed as one.
+Pace = Literal["tight", "even", "wide"] | int
 
 
 class Params(Protocol):

@@ -23,9 +23,9 @@ class Layout:
     columns hold the zero point; a plane, or an interleaved row, is left + width + right columns.
     The columns between two planes pad both of them; where the last plane needs more after it, a
     planar row ends with `tail` more bytes of padding.
-    A tensor that is streamed is worked on row by row, and only `ring` of its rows are held at a
-    time: row y lies at place y modulo ring. A tensor that is some columns of a larger one has its
-    rows `pitch` bytes apart.
+    A tensor that is streamed is worked on row by row, and only those rows are held that are still
+    needed, each anywhere: a row and its neighbour lie within the bytes of `ring` rows. A tensor
+    that is some columns of a larger one has its rows `pitch` bytes apart.
     """
 
     planar: bool = False
@@ -60,16 +60,8 @@ class Layout:
     def bytes(self, tensor: Tensor) -> int:
         """Bytes of the whole tensor."""
         if self.pitch:
-            return self.pitch * (self.held(tensor) - 1) + tensor.row_bytes
-        return tensor.bytes if self.plain else self.row_bytes(tensor) * self.held(tensor)
-
-    def held(self, tensor: Tensor) -> int:
-        """Rows that are in memory at a time."""
-        return min(self.ring, tensor.rows) if self.ring else tensor.rows
-
-    def wraps(self, tensor: Tensor) -> bool:
-        """Tell whether rows are overwritten by later ones."""
-        return 0 < self.ring < tensor.rows
+            return self.pitch * (tensor.rows - 1) + tensor.row_bytes
+        return tensor.bytes if self.plain else self.row_bytes(tensor) * tensor.rows
 
     def unpack(self, data: Buffer, tensor: Tensor) -> Array:
         """Return the array whose bytes lie in this layout."""
@@ -95,7 +87,7 @@ class Layout:
             return ""
         words = []
         if self.ring:
-            words.append(f"{self.ring} rows held")
+            words.append("row by row")
         if self.pitch:
             words.append(f"rows {self.pitch} bytes apart")
         if self.planar or self.left or self.right:

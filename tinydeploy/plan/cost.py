@@ -19,8 +19,7 @@ from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, op_named
 from tinydeploy.plan.select import Selection
 
-# Instructions per step of a streamed segment, and per column of its schedule and step.
-STEP, COLUMN = 8.0, 4.0
+CALL = 12.0  # instructions of the loop around the calls of a streamed segment
 STREAMED = "/streamed"  # follows the name of a function whose figures in such segments differ
 
 

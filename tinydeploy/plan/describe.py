@@ -16,9 +16,11 @@ Kind = Literal["input", "output", "tensor", "ring", "scratch", "padding"]
 class Place:
     """Describe one buffer of the arena: what it holds, where (bytes) and when (steps, inclusive).
 
-    kind: a whole tensor ("tensor", or "input" and "output" of the network), a "ring" of the rows
-    still needed, a kernel's "scratch" memory, or a row of "padding".
-    rows, rows_held: of the tensor, and how many of them the buffer has room for.
+    kind: a whole tensor ("tensor", or "input" and "output" of the network), a "ring": the rows of
+    a tensor that are still needed, each at a place of its own; a kernel's "scratch" memory, or a
+    row of "padding".
+    rows, rows_held: of the tensor, and how many of them there are at most at a time; top: the end
+    of the highest one.
     memory, inside: the memory, where there are several, and the offset in its own arena.
     """
 
@@ -33,10 +35,11 @@ class Place:
     rows_held: int = 0
     memory: str = ""
     inside: int = 0
+    top: int = 0
 
     @property
     def end(self) -> int:
-        return self.offset + self.bytes
+        return max(self.top, self.offset + self.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,22 @@ class SegmentView:
 def places(graph: Graph, plan: MemoryPlan) -> tuple[Place, ...]:
     """Return every buffer of a plan, in the plan's order."""
     found = []
-    for buffer, offset in zip(plan.buffers, plan.offsets, strict=True):
+    for buffer, offset in zip(plan.buffers, plan.offsets, strict=False):
         kind, rows, held = _kind(graph, plan, buffer.tensors, buffer.label)
         name = ", ".join(graph.tensors[t].name for t in buffer.tensors) or buffer.label
         found.append(
             Place(kind, name, buffer.tensors, offset, buffer.bytes, buffer.first, buffer.last,
                   rows, held, *plan.within(offset))
+        )  # fmt: skip
+    for t in plan.items.rows:
+        tensor, size = graph.tensors[t], plan.selection.layout(t).row_bytes(graph.tensors[t])
+        low = min(plan.row_offsets(t))
+        touched = [p for p, n in enumerate(graph.nodes) if t in (*n.inputs, *n.outputs)]
+        spans = [(s.nodes[0], s.nodes[-1]) for s in plan.segments if {*touched} & {*s.nodes}]
+        found.append(
+            Place("ring", tensor.name, (t,), low, size * plan.items.held[t], spans[0][0],
+                  spans[-1][1], tensor.rows, plan.items.held[t], *plan.within(low),
+                  max(plan.row_offsets(t)) + size)
         )  # fmt: skip
     return tuple(found)
 
@@ -83,10 +96,6 @@ def _kind(
     """Return what a buffer is, and the rows of its tensor and of the buffer."""
     if not tensors:
         return ("padding" if label.startswith("padding") else "scratch"), 0, 0
-    for t in tensors:
-        layout, tensor = plan.selection.layout(t), graph.tensors[t]
-        if layout.wraps(tensor):
-            return "ring", tensor.rows, layout.held(tensor)
     rows = graph.tensors[tensors[0]].rows
     if any(t in graph.inputs for t in tensors):
         return "input", rows, rows

@@ -1,18 +1,15 @@
-"""Turn buffers with lifetimes into offsets of provably least arena size, with CP-SAT."""
+"""Turn items with lifetimes into offsets of provably least arena size, with CP-SAT."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from itertools import combinations
-from types import MappingProxyType
 from typing import Any
 
 from tinydeploy.errors import UsageError
-from tinydeploy.plan.arena import Pairs
-from tinydeploy.plan.layout import ALIGNMENT, Buffer
-from tinydeploy.plan.liveness import lower_bound
+from tinydeploy.plan.arena import bound_of
+from tinydeploy.plan.layout import ALIGNMENT, Item
 
 
 def solver_installed() -> bool:
@@ -42,41 +39,32 @@ def _cp_model() -> Any:
 
 
 def allocate_exact(
-    buffers: Sequence[Buffer],
+    items: Sequence[Item],
     hint: Sequence[int],
     arena_bytes: int,
     seconds: float = 10.0,
-    pairs: Pairs = MappingProxyType({}),
     least: int | None = None,
 ) -> tuple[list[int], int, int]:
     """Return (offsets, arena bytes, proven lower bound), never worse than the hint.
 
-    Each buffer is a rectangle, lifetime by bytes; rectangles must not overlap (NoOverlap2D) and
-    the tallest is minimised. Buffers that may overlap are kept apart pair by pair instead: one
-    above the other, or the upper one at its distance. `least` is a bound known beforehand.
+    Each piece of an item is a rectangle, lifetime by bytes; rectangles must not overlap
+    (NoOverlap2D) and the tallest is minimised. `least` is a bound known beforehand.
     Raises UsageError without the extra `solver`.
     """
     cp_model = _cp_model()
     model = cp_model.CpModel()
     top = arena_bytes // ALIGNMENT
-    known = lower_bound(tuple(buffers)) if least is None else least
-    bound = known // ALIGNMENT
+    bound = (bound_of(items) if least is None else least) // ALIGNMENT
     height = model.new_int_var(bound, top, "arena")
-    starts, lives, spans = [], [], []
-    for k, b in enumerate(buffers):
-        size = b.bytes // ALIGNMENT
-        start = model.new_int_var(0, max(top - size, 0), f"offset{k}")
-        model.add(start + size <= height)
+    starts = []
+    rectangles: tuple[list[Any], list[Any]] = [], []
+    for k, item in enumerate(items):
+        start = model.new_int_var(0, max(top - item.bytes // ALIGNMENT, 0), f"offset{k}")
+        model.add(start + item.bytes // ALIGNMENT <= height)
         model.add_hint(start, hint[k] // ALIGNMENT)
         starts.append(start)
-        spans.append(model.new_fixed_size_interval_var(start, size, f"bytes{k}"))
-        lives.append(model.new_fixed_size_interval_var(b.first, b.last - b.first + 1, f"life{k}"))
-    if pairs:
-        for j, i in combinations(range(len(buffers)), 2):
-            if buffers[i].first <= buffers[j].last and buffers[j].first <= buffers[i].last:
-                _keep_apart(model, buffers, pairs, starts, i, j)
-    else:
-        model.add_no_overlap_2d(lives, spans)
+        _add_rectangles(model, item, start, rectangles)
+    model.add_no_overlap_2d(*rectangles)
     model.minimize(height)
     solver = _solver(cp_model, seconds)
     status = solver.solve(model)
@@ -87,59 +75,77 @@ def allocate_exact(
     return offsets, int(solver.objective_value) * ALIGNMENT, proven
 
 
+def _add_rectangles(model: Any, item: Item, start: Any, found: tuple[list[Any], list[Any]]) -> None:
+    """Add the pieces of an item that begins at a variable, in units of the alignment.
+
+    Where rows are no multiple of that, a piece takes the whole of its first and last unit, and the
+    pieces of one item are not kept from each other.
+    """
+    lives, spans = found
+    whole = any(low % ALIGNMENT or high % ALIGNMENT for low, high in item.pieces[:, :2].tolist())
+    pieces = item.pieces.tolist()
+    if whole:
+        first, last = item.pieces[:, 2].min(), item.pieces[:, 3].max()
+        pieces = [[0, item.bytes, int(first), int(last)]]
+    for low, high, first, last in pieces:
+        size = (high - low) // ALIGNMENT
+        lives.append(model.new_fixed_size_interval_var(first, last - first + 1, ""))
+        spans.append(model.new_fixed_size_interval_var(start + low // ALIGNMENT, size, ""))
+
+
 def assign_exact(
-    buffers: Sequence[Buffer],
+    items: Sequence[Item],
     sizes: Sequence[int],
     costs: Sequence[Sequence[int]],
-    pairs: Pairs,
+    units: Sequence[int],
     hint: Sequence[tuple[int, int]] | None,
     seconds: float,
 ) -> list[tuple[int, int]] | None:
-    """Return (memory, offset) per buffer at least cost, then in fewest bytes; None: none found.
+    """Return (memory, offset) per item at least cost, then in fewest bytes; None: none found.
 
-    sizes: bytes of each memory; costs: of each buffer in each memory. The memories lie one behind
-    the other here, so that buffers of different ones cannot meet. `hint` is an answer to begin
-    with. Raises UsageError without the extra `solver`.
+    sizes: bytes of each memory; units: which items go to one memory together; costs: of each unit
+    in each memory. The memories lie one behind the other here, so that items of different ones
+    cannot meet. `hint` is an answer to begin with. Raises UsageError without the extra `solver`.
     """
     cp_model = _cp_model()
     model = cp_model.CpModel()
-    most = sum(b.bytes for b in buffers)  # more is of no use
+    most = sum(i.bytes for i in items)  # more is of no use
     limits = [min(size, most) // ALIGNMENT for size in sizes]
     bases = [sum(limits[:m]) for m in range(len(limits))]
     heights = [model.new_int_var(0, limit, f"height{m}") for m, limit in enumerate(limits)]
-    starts, lives, spans, inside = [], [], [], []
-    for k, b in enumerate(buffers):
-        size = b.bytes // ALIGNMENT
-        start = model.new_int_var(0, max(sum(limits) - size, 0), f"offset{k}")
-        here = [model.new_bool_var(f"buffer{k}in{m}") for m in range(len(limits))]
+    inside = [
+        [model.new_bool_var(f"unit{u}in{m}") for m in range(len(limits))]
+        for u in range(max(units, default=-1) + 1)
+    ]
+    for here in inside:
         model.add_exactly_one(here)
+    starts = []
+    rectangles: tuple[list[Any], list[Any]] = [], []
+    for k, item in enumerate(items):
+        size, here = item.bytes // ALIGNMENT, inside[units[k]]
+        start = model.new_int_var(0, max(sum(limits) - size, 0), f"offset{k}")
         for m, chosen in enumerate(here):
             model.add(start >= bases[m]).only_enforce_if(chosen)
             model.add(start + size <= bases[m] + heights[m]).only_enforce_if(chosen)
-            if hint:
-                model.add_hint(chosen, hint[k][0] == m)
         if hint:
             model.add_hint(start, bases[hint[k][0]] + hint[k][1] // ALIGNMENT)
         starts.append(start)
-        inside.append(here)
-        spans.append(model.new_fixed_size_interval_var(start, size, f"bytes{k}"))
-        lives.append(model.new_fixed_size_interval_var(b.first, b.last - b.first + 1, f"life{k}"))
-    if pairs:
-        for j, i in combinations(range(len(buffers)), 2):
-            if buffers[i].first <= buffers[j].last and buffers[j].first <= buffers[i].last:
-                _keep_apart(model, buffers, pairs, starts, i, j)
-    else:
-        model.add_no_overlap_2d(lives, spans)
-    price = sum(c * x for c_k, x_k in zip(costs, inside, strict=True)
-                for c, x in zip(c_k, x_k, strict=True))  # fmt: skip
+        _add_rectangles(model, item, start, rectangles)
+    for k, u in enumerate(units if hint else ()):
+        if u not in units[:k]:
+            for m, chosen in enumerate(inside[u]):
+                model.add_hint(chosen, hint[k][0] == m)  # type: ignore[index]
+    model.add_no_overlap_2d(*rectangles)
+    price = sum(c * x for c_u, x_u in zip(costs, inside, strict=True)
+                for c, x in zip(c_u, x_u, strict=True))  # fmt: skip
     model.minimize(price * (sum(limits) + 1) + sum(heights))
     solver = _solver(cp_model, seconds)
     if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None
     found = []
-    for k in range(len(buffers)):
-        m = next(m for m, x in enumerate(inside[k]) if solver.value(x))
-        found.append((m, (int(solver.value(starts[k])) - bases[m]) * ALIGNMENT))
+    for start, u in zip(starts, units, strict=True):
+        m = next(m for m, x in enumerate(inside[u]) if solver.value(x))
+        found.append((m, (int(solver.value(start)) - bases[m]) * ALIGNMENT))
     return found
 
 
@@ -153,20 +159,3 @@ def _solver(cp_model: Any, seconds: float) -> Any:
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 0
     return solver
-
-
-def _keep_apart(
-    model: Any, buffers: Sequence[Buffer], pairs: Pairs, starts: Sequence[Any], a: int, b: int
-) -> None:
-    """Let one of the ways hold in which two buffers of one time get along."""
-    ways = [
-        (starts[a], buffers[a].bytes, starts[b]),
-        (starts[b], buffers[b].bytes, starts[a]),
-        *((starts[x], pairs[x, y], starts[y]) for x, y in ((a, b), (b, a)) if (x, y) in pairs),
-    ]
-    chosen = []
-    for lower, distance, upper in ways:
-        way = model.new_bool_var("")
-        model.add(lower + distance // ALIGNMENT <= upper).only_enforce_if(way)
-        chosen.append(way)
-    model.add_bool_or(chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from tinydeploy.errors import UsageError
@@ -67,13 +67,14 @@ def buffers_of(
     selection: Selection,
     segments: Sequence[tuple[int, ...]] = (),
     streamed_input: bool = False,
+    inner: Set[int] = frozenset(),
 ) -> Needs:
-    """Return the buffers of a network.
+    """Return the buffers of a network, but for tensors that are `inner` ones of their segment.
 
     A step is the position of a node in the graph. Inputs live from step -1, or with
     `streamed_input` from their first reader, outputs to step n.
     The nodes of a segment run together: what one of them touches lives as long as the segment.
-    They share scratch memory; each has its own row of padding.
+    When in a segment which of it is in use is not said here (plan.items).
     """
     span = {p: (p, p) for p in range(len(graph.nodes))}
     span.update({p: (nodes[0], nodes[-1]) for nodes in segments for p in nodes})
@@ -100,11 +101,15 @@ def buffers_of(
     for i in graph.inputs:
         readers = [span[p][0] for p, n in enumerate(graph.nodes) if i in n.inputs]
         birth = min(readers, default=-1) if streamed_input else -1
+        if i in inner:
+            continue
         if i not in owner:
             open_group(i, birth)
         births[owner[i]] = min(births[owner[i]], birth)
     for step, node in enumerate(graph.nodes):
         for k, o in enumerate(node.outputs):
+            if o in inner:
+                continue
             if o in owner:  # its place is in a tensor that is there already
                 births[owner[o]] = min(births[owner[o]], span[step][0])
                 continue
@@ -134,12 +139,10 @@ def buffers_of(
     accumulators: dict[int, int] = {}
     for nodes in segments or [(p,) for p in range(len(graph.nodes))]:
         first, end = span[nodes[0]]
-        sizes = {p: selection.scratch(graph, p, profile) for p in nodes}
-        if most := max(sizes.values()):
-            scratch.update({p: len(buffers) for p, size in sizes.items() if size})
-            label = f"scratch of node {first}" + (f" to {end}" if end > first else "")
-            buffers.append(Buffer(label, (), aligned(most), first, end))
         for p in nodes:
+            if size := selection.scratch(graph, p, profile):
+                scratch[p] = len(buffers)
+                buffers.append(Buffer(f"scratch of node {p}", (), aligned(size), first, end))
             if size := selection.pad_row_bytes(graph, p):
                 pad_rows[p] = len(buffers)
                 buffers.append(Buffer(f"padding of node {p}", (), aligned(size), first, end))

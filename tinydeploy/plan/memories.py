@@ -1,6 +1,6 @@
 """Turn a plan that is too large for one memory into one over several, cheapest to access.
 
-Every buffer goes to one memory; those that share bytes may do so only in the same. The cost of a
+Every buffer goes to one memory, and all rows of a tensor that is streamed. The cost of a
 buffer is its traffic, the bytes that one inference reads and writes of it, times what an access
 costs more than in the fastest memory.
 """
@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, op_named
-from tinydeploy.plan.arena import Rival, check_no_overlap, rivals_of
+from tinydeploy.plan.arena import Rivals, check_no_overlap, lowest, rivals_of
 from tinydeploy.plan.exact import assign_exact, solver_installed
-from tinydeploy.plan.layout import ALIGNMENT, Arena, Buffer, MemoryPlan
+from tinydeploy.plan.layout import ALIGNMENT, Arena, Item, MemoryPlan
 from tinydeploy.plan.search import Choice, Wanted
 
 _WORD = 4  # bytes of the access that a cost is of
 _RESTARTS = 300
 _SOLVER_SECONDS = 4.0
+_PIECES = 250  # of all items, up to which the solver is asked unless it must be
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,9 @@ def divided(plan: MemoryPlan, arenas: Sequence[Arena]) -> MemoryPlan:
         return plan
     if ends[-1] != plan.arena_bytes or min(a.bytes for a in arenas) < 1:
         raise ValueError(f"arenas of {ends[-1]} bytes for {plan.arena_bytes}")
-    for b, at in zip(plan.buffers, plan.offsets, strict=True):
-        if any(at < end < at + b.bytes for end in ends):
-            raise ValueError(f"buffer '{b.label[:60]}' lies in two arenas")
+    for item, at in zip(plan.items.items, plan.offsets, strict=True):
+        if any(at < end < at + item.bytes for end in ends):
+            raise ValueError(f"'{item.label[:60]}' lies in two arenas")
     return replace(plan, several=tuple(arenas))
 
 
@@ -101,10 +104,12 @@ def spread(
     moved = traffic(graph, profile, plan)
     costs = [[round(t / _WORD * r.cost) for r in ordered] for t in moved]
     sizes = [r.bytes // ALIGNMENT * ALIGNMENT for r in ordered]
-    found = _greedy(plan, sizes, costs, moved)
+    units = _units(plan)
+    found = _greedy(plan, units, sizes, costs, moved)
     used = "greedy"
-    if allocator == "exact" or (allocator == "auto" and solver_installed()):
-        better = assign_exact(plan.buffers, sizes, costs, plan.pairs, found, _SOLVER_SECONDS)
+    few = sum(len(i.pieces) for i in plan.items.items) <= _PIECES
+    if allocator == "exact" or (allocator == "auto" and few and solver_installed()):
+        better = assign_exact(plan.items.items, sizes, costs, units, found, _SOLVER_SECONDS)
         found, used = better or found, "exact" if better else used
     return None if found is None else _behind_each_other(plan, ordered, found, used)
 
@@ -112,43 +117,54 @@ def spread(
 def _behind_each_other(
     plan: MemoryPlan, rooms: Sequence[Room], found: Sequence[tuple[int, int]], used: str
 ) -> MemoryPlan:
-    """Return the plan with (memory, offset) per buffer as arenas, each as small as it can be."""
+    """Return the plan with (memory, offset) per item as arenas, each as small as it can be."""
     arenas, starts = [], {}
     total = 0
     for k, room in enumerate(rooms):
-        ends = [at + b.bytes for b, (m, at) in zip(plan.buffers, found, strict=True) if m == k]
+        ends = [at + i.bytes for i, (m, at) in zip(plan.items.items, found, strict=True) if m == k]
         if ends:
             starts[k] = total
             arenas.append(Arena(room.memory, max(ends)))
             total += max(ends)
     offsets = tuple(starts[k] + at for k, at in found)
-    check_no_overlap(plan.buffers, offsets, plan.pairs)
-
-    def moved(places: Mapping[int, int]) -> dict[int, int]:
-        return {p: offsets[_private(plan, p, at)] for p, at in places.items()}
+    check_no_overlap(plan.items.items, offsets)
 
     return replace(
         plan,
         offsets=offsets,
-        scratch=moved(plan.scratch),
-        pad_rows=moved(plan.pad_rows),
-        accumulators=moved(plan.accumulators),
         arena_bytes=total,
         allocator=used,
         several=tuple(arenas),
     )
 
 
+def _units(plan: MemoryPlan) -> list[int]:
+    """Return per item what lies in one memory: a buffer, or all rows of a tensor."""
+    count = len(plan.buffers)
+    unit = list(range(count)) + [-1] * (len(plan.items.items) - count)
+    for tensor in plan.items.rows:
+        own = [k for k, _ in plan.items.rows[tensor] if k >= count]
+        known = {unit[k] for k in own} - {-1}
+        to = min(known) if known else max(unit, default=-1) + 1
+        for k in {*own, *(j for j, u in enumerate(unit) if u in known)}:
+            unit[k] = to
+    numbers = {u: n for n, u in enumerate(dict.fromkeys(unit))}
+    return [numbers[u] for u in unit]
+
+
 def traffic(graph: Graph, profile: IntegerProfile, plan: MemoryPlan) -> list[int]:
-    """Return the bytes that one inference reads and writes, per buffer.
+    """Return the bytes that one inference reads and writes, per buffer and then per tensor of which
+    only rows are there (_units).
 
     A kernel reads the rows that each of its calls takes and writes its output; its scratch memory,
     rows of padding and sums are written and read in each call. Inputs are written and outputs read
     by the caller. Multiply-accumulates do not matter: what a kernel takes from memory more than
     once for them is in its registers or its scratch memory.
     """
+    units = _units(plan)
     index = {t: k for k, b in enumerate(plan.buffers) for t in b.tensors}
-    moved = [0] * len(plan.buffers)
+    index |= {t: units[rows[0][0]] for t, rows in plan.items.rows.items()}
+    moved = [0] * (max(units, default=-1) + 1)
 
     def touch(tensor: int, count: int) -> None:
         if tensor in index:  # else it lies in memory of the caller's
@@ -181,7 +197,7 @@ def traffic(graph: Graph, profile: IntegerProfile, plan: MemoryPlan) -> list[int
             (plan.accumulators, selection.accumulators(graph, position, profile)),
         ):
             if position in places:
-                moved[_private(plan, position, places[position])] += 2 * size * calls
+                moved[places[position]] += 2 * size * calls
     return moved
 
 
@@ -190,10 +206,9 @@ def waiting_cycles(
 ) -> float:
     """Return the cycles that one inference waits for memories, beside those of the fastest."""
     cost = {r.memory: r.cost for r in rooms} | {"": rooms[0].cost}
-    waiting = 0.0
-    for moved, at in zip(traffic(graph, profile, plan), plan.offsets, strict=True):
-        waiting += moved / _WORD * cost[plan.within(at)[0]]
-    return waiting
+    places = dict(zip(_units(plan), plan.offsets, strict=True))
+    moved = traffic(graph, profile, plan)
+    return sum(moved[u] / _WORD * cost[plan.within(at)[0]] for u, at in places.items())
 
 
 def _rows_taken(call: Call, slot: int, rows: int, band: int) -> int:
@@ -208,52 +223,57 @@ def _rows_taken(call: Call, slot: int, rows: int, band: int) -> int:
     return taken
 
 
-def _private(plan: MemoryPlan, position: int, at: int) -> int:
-    """Return the buffer that a node has for itself at an offset."""
-    return next(
-        k
-        for k, (b, start) in enumerate(zip(plan.buffers, plan.offsets, strict=True))
-        if not b.tensors and start == at and b.first <= position <= b.last
-    )
-
-
 def _greedy(
-    plan: MemoryPlan, sizes: Sequence[int], costs: Sequence[Sequence[int]], moved: Sequence[int]
+    plan: MemoryPlan,
+    units: Sequence[int],
+    sizes: Sequence[int],
+    costs: Sequence[Sequence[int]],
+    moved: Sequence[int],
 ) -> list[tuple[int, int]] | None:
-    """Return (memory, offset) per buffer; None where no order was found in which all fit.
+    """Return (memory, offset) per item; None where no order was found in which all fit.
 
-    In turn each buffer goes to the cheapest memory that has room, as low as it can: several orders
+    In turn each unit goes to the cheapest memory that has room, as low as it can: several orders
     and shuffles of the best, the same ones always.
     """
-    buffers, count = plan.buffers, len(plan.buffers)
-    rivals = rivals_of(buffers, plan.pairs)
-    alive = [plan.occupied(step) for step in range(-1, plan.steps + 1)]
-    busiest = [max(alive[b.first + 1 : b.last + 2]) for b in buffers]
+    items, count = plan.items.items, len(costs)
+    rivals = rivals_of(items)
+    parts: list[list[int]] = [[] for _ in costs]
+    for k, u in enumerate(units):
+        parts[u].append(k)
+    weight = [max(sum(items[k].bytes for k in p), 1) for p in parts]
+    alive = plan.items.alive
+    busiest = [
+        max(int(alive[max(piece[2], 0) : piece[3] + 1].max(initial=0)) for k in p
+            for piece in items[k].pieces.tolist())
+        for p in parts
+    ]  # fmt: skip
     choices = [sorted(range(len(sizes)), key=lambda m, c=c: c[m]) for c in costs]  # type: ignore[misc]
 
     def judge(order: Sequence[int]) -> tuple[tuple[int, int, int], list[tuple[int, int]]]:
-        found = _first_fit(buffers, order, rivals, sizes, choices)
-        lost = sum(b.bytes for b, (m, _) in zip(buffers, found, strict=True) if m < 0)
-        price = sum(c[m] for c, (m, _) in zip(costs, found, strict=True) if m >= 0)
+        found = _first_fit(items, parts, order, rivals, sizes, choices)
+        lost = sum(i.bytes for i, (m, _) in zip(items, found, strict=True) if m < 0)
+        price = sum(
+            c[found[p[0]][0]] for c, p in zip(costs, parts, strict=True) if found[p[0]][0] >= 0
+        )
         tops = dict.fromkeys(range(-1, len(sizes)), 0)
-        for b, (m, at) in zip(buffers, found, strict=True):
-            tops[m] = max(tops[m], at + b.bytes)
+        for item, (m, at) in zip(items, found, strict=True):
+            tops[m] = max(tops[m], at + item.bytes)
         return (lost, price, sum(tops.values())), found
 
     orders = [
         sorted(range(count), key=key)
         for key in (
-            lambda k: (-moved[k] / max(buffers[k].bytes, 1), k),
-            lambda k: (-buffers[k].bytes, k),
-            lambda k: (-busiest[k], -buffers[k].bytes, k),
-            lambda k: (-moved[k], k),
-            lambda k: (buffers[k].bytes, k),
-            lambda k: (plan.offsets[k], k),
+            lambda u: (-moved[u] / weight[u], u),
+            lambda u: (-weight[u], u),
+            lambda u: (-busiest[u], -weight[u], u),
+            lambda u: (-moved[u], u),
+            lambda u: (weight[u], u),
+            lambda u: (plan.offsets[parts[u][0]], u),
         )
     ]
     best, order = min(((judge(o), o) for o in orders), key=lambda f: f[0][0])
     generator = random.Random(0)
-    for _ in range(_RESTARTS if count > 1 else 0):
+    for _ in range(_RESTARTS * 100 // max(len(items), 100) if count > 1 else 0):
         tried = list(order)
         for _ in range(generator.randint(1, 3)):
             tried.insert(generator.randrange(count), tried.pop(generator.randrange(count)))
@@ -265,27 +285,26 @@ def _greedy(
 
 
 def _first_fit(
-    buffers: Sequence[Buffer],
+    items: Sequence[Item],
+    parts: Sequence[Sequence[int]],
     order: Sequence[int],
-    rivals: Sequence[Sequence[Rival]],
+    rivals: Sequence[Rivals],
     sizes: Sequence[int],
     choices: Sequence[Sequence[int]],
 ) -> list[tuple[int, int]]:
-    """Return (memory, offset) per buffer; memory -1 where there was no room."""
-    found = [(-1, 0)] * len(buffers)
-    for index in order:
-        for memory in choices[index]:
-            taken = sorted(
-                (found[r.index][1] - r.below, found[r.index][1] + r.above)
-                for r in rivals[index]
-                if found[r.index][0] == memory
-            )
-            at = 0
-            for low, high in taken:
-                if at <= low:
+    """Return (memory, offset) per item; memory -1 where there was no room for all of its unit."""
+    found = [(-1, 0)] * len(items)
+    offsets = np.full((len(sizes), len(items)), -1, np.int64)
+    for unit in order:
+        for memory in choices[unit]:
+            for k in parts[unit]:
+                at = lowest(rivals[k], offsets[memory])
+                if at + items[k].bytes > sizes[memory]:
+                    offsets[memory, parts[unit]] = -1
                     break
-                at = max(at, high)
-            if at + buffers[index].bytes <= sizes[memory]:
-                found[index] = (memory, at)
+                offsets[memory, k] = at
+            else:
+                for k in parts[unit]:
+                    found[k] = (memory, int(offsets[memory, k]))
                 break
     return found

@@ -8,12 +8,13 @@ from functools import lru_cache
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops import PLAIN, Kernel, Op, Site, op_named
+from tinydeploy.ops import PLAIN, Call, Kernel, Op, Site, op_named
 from tinydeploy.ops.base import Pace
-from tinydeploy.plan.select import Around, Core, Selection, site_of
+from tinydeploy.plan.select import Around, Core, Selection, can_fold, site_of
 from tinydeploy.plan.stream import Stream
 
 PACES: tuple[Pace, ...] = ("even", "tight", "wide")
+_PIXELS = (8, 12, 16, 24)  # of rows that are computed as one
 
 
 def by_rows(graph: Graph, profile: IntegerProfile, selection: Selection) -> Selection:
@@ -30,24 +31,41 @@ def by_rows(graph: Graph, profile: IntegerProfile, selection: Selection) -> Sele
 
 
 def paced(graph: Graph, profile: IntegerProfile, selection: Selection) -> dict[Pace, Selection]:
-    """Return the kernels that nodes have when all are streamed at one pace, by pace."""
+    """Return the kernels that nodes have when all are streamed at one pace, by pace.
+
+    Numbers of rows that are computed as one are those that narrow images gain by; other nodes have
+    no kernel there.
+    """
     nodes = range(len(graph.nodes))
-    return {
+    found = {
         pace: by_rows(graph, profile, replace(selection, paces=dict.fromkeys(nodes, pace)))
         for pace in PACES
     }
+    able = [p for p in nodes if found["even"].kernels[p] and can_fold(graph, p, selection)]
+    folds = {p: _folds(*Call(graph, graph.nodes[p]).output.shape[1:3]) for p in able}
+    for rows in sorted({n for each in folds.values() for n in each}):
+        kernels = tuple(
+            k if rows in folds.get(p, ()) else None for p, k in enumerate(selection.kernels)
+        )
+        chosen = replace(selection, kernels=kernels, paces=dict.fromkeys(nodes, rows))
+        found[rows] = by_rows(graph, profile, chosen)
+    return found
+
+
+def _folds(height: int, width: int) -> set[int]:
+    """Return how many rows may be computed as one: divisors that give so many pixels just so."""
+    divisors = [n for n in range(2, height + 1) if height % n == 0]
+    fitting = (next((n for n in divisors if n * width >= least), 0) for least in _PIXELS)
+    return {n for n in fitting if n and n * width <= 2 * max(_PIXELS)}
 
 
 def streaming_selection(
     graph: Graph, profile: IntegerProfile, selection: Selection, streams: Sequence[Stream]
 ) -> Selection:
-    """Return the selection with the row kernels of streamed nodes, and rings for inner tensors."""
+    """Return the selection with the row kernels of streamed nodes; inner tensors lie row by row."""
     streamed = {p for s in streams for p in s.nodes}
     paces = {
-        p: pace
-        for s in streams
-        for p, pace in zip(s.nodes, s.paces or (), strict=bool(s.paces))
-        if pace != "even"
+        p: pace for s in streams for p, pace in zip(s.nodes, s.each, strict=True) if pace != "even"
     }
     rows = by_rows(graph, profile, replace(selection, paces=paces))
     kernels = tuple(
@@ -55,8 +73,9 @@ def streaming_selection(
     )
     layouts = dict(selection.layouts)
     for s in streams:
-        for tensor, held in s.rings.items():
-            layouts[tensor] = replace(layouts.get(tensor, PLAIN), ring=held)
+        for tensor in s.inner:
+            height = graph.tensors[tensor].rows
+            layouts[tensor] = replace(layouts.get(tensor, PLAIN), ring=height)
     return replace(rows, kernels=kernels, layouts=layouts, streamed=frozenset(streamed))
 
 

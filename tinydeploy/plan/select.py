@@ -94,11 +94,45 @@ def site_of(
     around: Around,
     pace: Pace = "even",
 ) -> Site:
-    """Return what the kernel of a node is asked with, given the layouts of its tensors."""
+    """Return what the kernel of a node is asked with, given the layouts of its tensors.
+
+    A node whose pace is a number sees that many rows as one.
+    """
+    if isinstance(pace, int):
+        graph, pace = folded(graph, position, pace), "even"
     return Site(
         Call(graph, graph.nodes[position]), profile, core.isa, core.features, core.optimize,
         dict(around), pace,
     )  # fmt: skip
+
+
+def can_fold(graph: Graph, position: int, selection: Selection) -> bool:
+    """Tell whether a node may see several rows that lie together as one longer row.
+
+    It must compute each element from those at its place, in images of the same rows and columns
+    that have no padding between rows.
+    """
+    call = Call(graph, graph.nodes[position])
+    op, out = op_named(call.node.op), call.output
+    reads = [call.node.inputs[k] for k in op.inputs(call)]
+    images = [graph.tensors[t] for t in (*reads, call.node.outputs[0]) if t is not None]
+    if any(len(t.shape) != 4 or t.constant or t.shape[:3] != out.shape[:3] for t in images):
+        return False
+    if any(selection.layout(t) != PLAIN for t in (*reads, call.node.outputs[0]) if t is not None):
+        return False
+    sources = (*(op.region(call) or ()), *(op.columns(call) or ()))
+    each = {(s.taps, s.stride, s.offset, s.table) for s in sources}
+    return len(sources) == 2 * len(reads) and each == {(1, 1, 0, None)}
+
+
+@lru_cache(maxsize=256)
+def folded(graph: Graph, position: int, rows: int) -> Graph:
+    """Return the network with so many rows as one in what a node reads and writes."""
+    node, tensors = graph.nodes[position], list(graph.tensors)
+    for t in {*graph.activation_inputs(node), *node.outputs}:
+        batch, height, width, channels = tensors[t].shape
+        tensors[t] = replace(tensors[t], shape=(batch, height // rows, width * rows, channels))
+    return graph.replace(tensors=tuple(tensors))
 
 
 @lru_cache(maxsize=1 << 14)

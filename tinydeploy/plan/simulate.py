@@ -2,8 +2,8 @@
 
 Every byte of the arena remembers which row of which tensor it holds. A call of a kernel must find
 the rows it reads, may write its rows and its scratch memory anywhere but over those, and makes
-whatever lay there unreadable. This knows nothing of distances, rings' sizes or lifetimes: it sees
-only where rows lie and in which order they are made.
+whatever lay there unreadable. This knows nothing of lifetimes: it sees only where rows lie and in
+which order they are made.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class _Run:
             plan.arena_bytes + sum(b.bytes for b in plan.outside), _GARBAGE, np.int64
         )
         self.home = homes(graph, plan.selection.kernels)
+        self.places: dict[int, tuple[int, ...]] = {}
 
     def all(self) -> None:
         if not self.plan.streamed_input:
@@ -63,19 +64,18 @@ class _Run:
     def streamed(
         self, nodes: tuple[int, ...], feeds: tuple[int, ...], calls: tuple[int, ...]
     ) -> None:
-        fed = dict.fromkeys(feeds, 0)
-        done = dict.fromkeys(nodes, 0)
-        for word in calls:
-            for k, i in enumerate(feeds):
-                if word >> k & 1:
-                    self.write(i, [fed[i]])
-                    fed[i] += 1
-            for k, p in enumerate(nodes):
-                if word >> (k + len(feeds)) & 1:
-                    kernel = self.plan.selection.kernels[p]
-                    assert kernel is not None
-                    self.call(p, done[p], kernel.band)
-                    done[p] += kernel.band
+        done = [0] * (len(feeds) + len(nodes))
+        for k in calls:
+            if k < len(feeds):
+                self.write(feeds[k], [done[k]])
+                done[k] += 1
+                continue
+            p = nodes[k - len(feeds)]
+            kernel, pace = self.plan.selection.kernels[p], self.plan.selection.pace(p)
+            assert kernel is not None
+            band = kernel.band * (pace if isinstance(pace, int) else 1)
+            self.call(p, done[k], band)
+            done[k] += band
 
     def node(self, position: int) -> None:
         """Run one node whole, band by band where its kernel does so."""
@@ -125,7 +125,7 @@ class _Run:
             if not behind:
                 spans += [self.span(index, r) for r in needed_rows]
         private = [
-            (places[position], places[position] + size)
+            (plan.offsets[places[position]], plan.offsets[places[position]] + size)
             for places, size in (
                 (plan.scratch, plan.selection.scratch(graph, position, self.profile)),
                 (plan.pad_rows, plan.selection.pad_row_bytes(graph, position)),
@@ -148,8 +148,16 @@ class _Run:
     def span(self, tensor: int, row: int) -> Span:
         """Return the bytes of a row."""
         layout, t = self.plan.selection.layout(tensor), self.graph.tensors[tensor]
-        start = self.plan.offset_of(tensor) + row % layout.held(t) * layout.row_bytes(t)
+        if tensor in self.plan.items.rows:
+            start = self.rows(tensor)[row]
+            return start, start + layout.row_bytes(t)
+        start = self.plan.offset_of(tensor) + row * layout.row_bytes(t)
         return start, start + (t.row_bytes if layout.pitch else layout.row_bytes(t))
+
+    def rows(self, tensor: int) -> tuple[int, ...]:
+        if tensor not in self.places:
+            self.places[tensor] = self.plan.row_offsets(tensor)
+        return self.places[tensor]
 
     def tag(self, tensor: int, row: int) -> int:
         return self.home.get(tensor, (tensor, 0))[0] * _ROWS + row

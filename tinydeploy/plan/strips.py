@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
+
 from tinydeploy.ir import Graph, Node, Tensor
 from tinydeploy.ops import Call, Layout, RowSource, op_named
 from tinydeploy.ops.concatenation import Attributes as Join
 from tinydeploy.ops.strided_slice import Attributes as Slice
-from tinydeploy.plan.cuts import Problem
+from tinydeploy.plan.layout import Rows
+from tinydeploy.plan.problem import Problem
 from tinydeploy.plan.select import Selection
 
 Columns = tuple[int, int]  # first, and one after the last
@@ -173,7 +176,7 @@ def joined(graph: Graph, selection: Selection, strips: Strips) -> Selection:
 def promising(problem: Problem, factor: float, most: int = 2) -> list[Strips]:
     """Return the ways to split that promise least RAM at up to `factor` times the MACs.
 
-    Sizes are those of the unsplit segment's rings, narrower; the rest of the network is as good as
+    Rows are in use as in the unsplit segment, but narrower; the rest of the network is as good as
     it can be by itself.
     """
     graph, order = problem.graph, problem.order
@@ -188,16 +191,21 @@ def promising(problem: Problem, factor: float, most: int = 2) -> list[Strips]:
         )
     found = []
     for end in range(1, len(order)):
-        streams = [o.cut[1] for o in options[end] if o.start == 0 and o.cut[1] is not None]
+        streams = [o for o in options[end] if o.start == 0 and o.streamed]
         if order[end - 1] + 1 != end or not streams or not can_split(graph, end):
             continue
         last = graph.tensors[graph.nodes[end - 1].outputs[0]]
+        _, stream = problem.cut(min(streams, key=lambda o: o.bytes))
+        assert stream is not None
+        alive = {t: stream.alive(t) for t in stream.inner}
+        extra = last.bytes + max(problem.uses_of(stream, lambda use: use.scratch))
+        extra += sum(problem.uses_of(stream, lambda use: use.own))
         for parts in range(2, min(last.shape[2], _MOST_PARTS) + 1):
             strips = Strips(end, parts)
             work = work_factor(graph, strips)
             if work <= factor:
-                peak = max(_strip_bytes(graph, strips, streams[0].rings), later[end])
-                found.append((peak, work, strips))
+                peak = extra + _strip_bytes(graph, strips, alive)
+                found.append((max(peak, later[end]), work, strips))
     found.sort(key=lambda f: (f[0], f[1]))
     kept: list[tuple[float, Strips]] = []
     for _, work, strips in found:
@@ -206,19 +214,22 @@ def promising(problem: Problem, factor: float, most: int = 2) -> list[Strips]:
     return [strips for _, strips in kept[:most]]
 
 
-def _strip_bytes(graph: Graph, strips: Strips, rings: Mapping[int, int]) -> int:
-    """Return the bytes of the whole output and of the widest strip's rings."""
+def _strip_bytes(graph: Graph, strips: Strips, alive: Mapping[int, Rows]) -> int:
+    """Return the most bytes of the rows that the widest strip needs at a time.
+
+    `alive` has the rows of each tensor at each call; of inputs whole rows are there, too.
+    """
     last = graph.tensors[graph.nodes[strips.end - 1].outputs[0]]
     largest = 0
     for columns in cut(last.shape[2], strips.parts):
         needed = ranges(graph, strips.end, columns)
-        total = sum(
-            rows * (needed[t][1] - needed[t][0]) * graph.tensors[t].shape[3]
-            for t, rows in rings.items()
+        rows = sum(
+            count * ((needed[t][1] - needed[t][0]) * graph.tensors[t].shape[3])
+            for t, count in alive.items()
             if t in needed
         )
-        largest = max(largest, total)
-    return last.bytes + largest + max(graph.tensors[i].row_bytes for i in graph.inputs)
+        largest = max(largest, int(np.max(rows)))
+    return largest + max(graph.tensors[i].row_bytes for i in graph.inputs)
 
 
 def work_factor(graph: Graph, strips: Strips) -> float:

@@ -16,10 +16,15 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.errors import ModelError
-from tinydeploy.plan.arena import allocate_greedy, check_no_overlap, place_in_order
+from tinydeploy.plan.arena import (
+    allocate_greedy,
+    bound_of,
+    check_no_overlap,
+    place_in_order,
+)
 from tinydeploy.plan.exact import allocate_exact, solver_installed
+from tinydeploy.plan.items import simple_items
 from tinydeploy.plan.layout import ALIGNMENT, Buffer, aligned
-from tinydeploy.plan.liveness import lower_bound
 
 METADATA = "OfflineMemoryAllocation"
 _TFLM_ALIGNMENT = 16  # tflite-micro, MicroArenaBufferAlignment()
@@ -62,18 +67,17 @@ def plan_for_tflm(data: bytes) -> TflmPlan:
     # The allocators place in units of ALIGNMENT; here such a unit stands for 16 bytes.
     shrink = _TFLM_ALIGNMENT // ALIGNMENT
     small = [Buffer(b.label, b.tensors, b.bytes // shrink, b.first, b.last) for b in buffers]
-    bound = lower_bound(tuple(small))
-    offsets, total = allocate_greedy(small)
+    items, large = simple_items(small), simple_items(buffers)
+    bound = bound_of(items)
+    offsets, total = allocate_greedy(items, bound)
     if total > bound and solver_installed():
-        offsets, total, bound = allocate_exact(small, offsets, total, _SECONDS)
+        offsets, total, bound = allocate_exact(items, offsets, total, _SECONDS)
     offsets = [o * shrink for o in offsets]
-    check_no_overlap(buffers, offsets)
+    check_no_overlap(large, offsets)
     per_tensor = [-1] * count
     for buffer, offset in zip(buffers, offsets, strict=True):
         per_tensor[buffer.tensors[0]] = offset
-    _, greedy = place_in_order(
-        buffers, sorted(range(len(buffers)), key=lambda k: -buffers[k].bytes)
-    )
+    _, greedy = place_in_order(large, sorted(range(len(buffers)), key=lambda k: -buffers[k].bytes))
     return TflmPlan(tuple(buffers), tuple(per_tensor), total * shrink, bound * shrink, greedy)
 
 

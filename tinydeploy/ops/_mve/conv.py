@@ -121,11 +121,11 @@ def _reach(site: Site) -> int:
 
 
 def far(site: Site) -> int:
-    """Tell whether the ends of the output's ring are too far apart for 16-bit offsets."""
+    """Tell whether neighbouring rows of the output are too far apart for 16-bit offsets."""
     output, layout = site.call.output, site.output_layout
-    if not layout.wraps(output):
+    if not layout.ring:
         return 0
-    return int((layout.held(output) - 1) * layout.row_bytes(output) + _reach(site) >= 65536)
+    return int((layout.ring - 1) * layout.row_bytes(output) + _reach(site) >= 65536)
 
 
 def _pairs(site: Site, band: int) -> bool:
