@@ -16,7 +16,7 @@ from importlib import resources
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops import Call, op_named
+from tinydeploy.ops import op_named
 from tinydeploy.plan.select import Selection
 
 CALL = 12.0  # instructions of the loop around the calls of a streamed segment
@@ -65,13 +65,14 @@ def cost_of(function: str, streamed: bool, optimize: str) -> Cost:
 
 def work(graph: Graph, profile: IntegerProfile, selection: Selection, position: int) -> Work:
     """Return what one inference of a node takes."""
-    call, kernel = Call(graph, graph.nodes[position]), selection.kernels[position]
+    site, kernel = selection.site(graph, position, profile), selection.kernels[position]
+    call = site.call  # of several rows as one where they are computed so
     assert kernel is not None
     op = op_named(call.node.op)
     calls, elements = 1, call.output.elements
     if kernel.accumulators is not None:
         calls, elements = -(-call.input().rows // kernel.band), call.input().elements
-    elif op.region(call) is not None and not kernel.whole(selection.site(graph, position, profile)):
+    elif op.region(call) is not None and not kernel.whole(site):
         calls = -(-op.rows(call) // kernel.band)
     macs = op.macs(call)
     channels = call.output.shape[-1] if call.output.shape else 1
