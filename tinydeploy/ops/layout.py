@@ -24,8 +24,9 @@ class Layout:
     The columns between two planes pad both of them; where the last plane needs more after it, a
     planar row ends with `tail` more bytes of padding.
     A tensor that is streamed is worked on row by row, and only those rows are held that are still
-    needed, each anywhere: a row and its neighbour lie within the bytes of `ring` rows. A tensor
-    that is some columns of a larger one has its rows `pitch` bytes apart.
+    needed, each anywhere: `ring` is 1, or more where a row and its neighbour lie that many rows'
+    bytes apart and no 16 bits hold the distance. A tensor that is some columns of a larger one has
+    its rows `pitch` bytes apart.
     """
 
     planar: bool = False

@@ -20,6 +20,7 @@ from tinydeploy.plan.stream import Scheduler
 
 _PIECES = 250  # of all items, up to which the solver is asked unless it must be
 _TRIES = 300  # orders of placement
+_FAR = 1 << 15  # bytes between rows from which kernels are told
 
 
 def plan_layers(
@@ -165,8 +166,9 @@ def _spread(
     layouts = dict(selection.layouts)
     for t, places in items.rows.items():
         at = np.array([offsets[k] + start for k, start in places], np.int64)
-        size = layouts[t].row_bytes(graph.tensors[t])
-        layouts[t] = replace(layouts[t], ring=int(np.abs(np.diff(at)).max(initial=0)) // size + 1)
+        apart = int(np.abs(np.diff(at)).max(initial=0))
+        far = apart // layouts[t].row_bytes(graph.tensors[t]) + 1 if apart >= _FAR else 1
+        layouts[t] = replace(layouts[t], ring=far)
     found = replace(selection, layouts=layouts)
     for p in found.streamed:
         kernel = found.kernels[p]

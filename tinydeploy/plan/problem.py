@@ -122,6 +122,11 @@ class Problem:
                 break  # what a reduction writes is there only at the end
             if end - start + len(self._fed(order[start:end])) > _LONGEST:
                 break
+            shared = [
+                i for i in self.graph.nodes[first].inputs if i is not None and self._is_shared(i)
+            ]
+            if any(self._first_readers(i, order[start + 1 : end]) for i in shared):
+                break  # what is delivered again is so to each strip by itself
             begin = start
         worth = [self._whole(p) > floor for p in order[begin:end]]
         if begin == end or not (any(worth) or self._fed(order[begin:end])):
@@ -143,11 +148,6 @@ class Problem:
         Their schedules are those calls of the longest that are their own, so that what is in use
         adds up node by node.
         """
-        if self.rereads:
-            for start in range(end - 1, begin - 1, -1):
-                nodes = self.order[start:end]
-                yield self._option(start, nodes, self._fed(nodes), [pace] * len(nodes))
-            return
         nodes = self.order[begin:end]
         each = self._each(nodes, [pace] * len(nodes))
         feeds = self._fed(nodes)

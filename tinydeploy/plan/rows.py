@@ -74,8 +74,7 @@ def streaming_selection(
     layouts = dict(selection.layouts)
     for s in streams:
         for tensor in s.inner:
-            height = graph.tensors[tensor].rows
-            layouts[tensor] = replace(layouts.get(tensor, PLAIN), ring=height)
+            layouts[tensor] = replace(layouts.get(tensor, PLAIN), ring=1)
     return replace(rows, kernels=kernels, layouts=layouts, streamed=frozenset(streamed))
 
 

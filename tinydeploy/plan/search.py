@@ -24,10 +24,10 @@ from tinydeploy.plan.strips import Strips, joined, promising, split, work_factor
 
 _SOLVER_SECONDS = 0.4  # deterministic ones
 # Points of the front whose items are placed, and plans of one pace beside them.
-_MATERIALISED, _LEAN = 14, 2
-_STRIPPED = 3  # the same where the network is split into strips
+_MATERIALISED, _LEAN = 12, 2
+_STRIPPED = 2  # the same where the network is split into strips
 # Placements of all items: for each of them, for a few that could be best, for the one to use.
-_TRIES, _MORE_TRIES, _FINAL_TRIES = 30, 250, 600
+_TRIES, _MORE_TRIES, _FINAL_TRIES = 12, 250, 600
 _MORE = 4
 # Streamed plans of so many times the least RAM are weighed against each other.
 NEAR = 1.1
@@ -152,8 +152,9 @@ def _choices(problem: Problem, allocator: str) -> list[Choice]:
     graph, profile, selection = problem.graph, problem.profile, problem.selection
     # What is least by itself is not always what fits best, so ways of several kinds are placed.
     only: tuple[Pace, ...] = ("even", "tight")
-    others = [w for pace in only for w in front(problem, only=pace)[:_LEAN]]
-    others += [w for pace in only for w in front(problem, lean=True, only=pace)[:_LEAN]]
+    others = [w for pace in only for w in front(problem, lean=True, only=pace)[:_LEAN]]
+    if not problem.rereads:
+        others += [w for pace in only for w in front(problem, only=pace)[:_LEAN]]
     most = _STRIPPED if problem.rereads else _MATERIALISED
     ways = _some(front(problem), most) + others
     if not problem.rereads and problem.refine([o for way in ways for o in way.options()]):

@@ -58,7 +58,7 @@ class Selection:
             if i is not None and (i in self.layouts or position in self.streamed):
                 found[i] = self.layout(i)
                 if position in self.streamed and not found[i].ring:
-                    found[i] = replace(found[i], ring=graph.tensors[i].rows)
+                    found[i] = replace(found[i], ring=1)
         return tuple(found.items())
 
     def accumulators(self, graph: Graph, position: int, profile: IntegerProfile) -> int:

@@ -166,7 +166,7 @@ def _stack(site: Site) -> bool:
 def _rings_are_near(site: Site) -> bool:
     """Tell whether 16-bit offsets reach between neighbouring rows, if the output is streamed."""
     layout, output = site.output_layout, site.call.output
-    return not layout.ring or (layout.ring + 16) * layout.row_bytes(output) < 65536
+    return not layout.ring or (layout.ring + 1) * layout.row_bytes(output) < 65536
 
 
 def stack_params(site: Site) -> StackParams:
