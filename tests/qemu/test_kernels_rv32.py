@@ -63,7 +63,7 @@ def exact_by_rows(
             cuts.append((nodes, scheduler.stream(nodes, (), (pace,) * len(nodes))))
         else:
             cuts += [((p,), None) for p in nodes]
-    plan = materialise(graph, litert, selection, scheduler, cuts, "greedy", tries=0)
+    plan = materialise(graph, litert, selection, scheduler, cuts, "greedy", effort=0)
     verdict, _ = run_plan(target, graph, plan, litert, samples=2)
     assert verdict.bit_exact, verdict.first_mismatch
 

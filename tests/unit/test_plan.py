@@ -179,7 +179,7 @@ def test_the_exact_allocator_is_optimal() -> None:
     for _ in range(25):
         buffers = random_buffers(random, 6, 8)
         items = simple_items(buffers)
-        offsets, greedy = allocate_greedy(items, tries=0)
+        offsets, greedy = allocate_greedy(items, effort=0)
         check_no_overlap(items, offsets)
         found, total, proven = exact.allocate_exact(items, offsets, greedy)
         check_no_overlap(items, found)

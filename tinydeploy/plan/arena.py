@@ -10,7 +10,7 @@ import numpy as np
 
 from tinydeploy.plan.layout import ALIGNMENT, Item, Rows
 
-_TRIES = 200  # placements of all items
+EFFORT = 100_000
 _REPAIRS = 25  # of an order, for each limit
 
 Key = Callable[[int], tuple[int, ...]]
@@ -152,14 +152,14 @@ def bound_of(items: Sequence[Item]) -> int:
 
 
 def allocate_greedy(
-    items: Sequence[Item], bound: int | None = None, tries: int = _TRIES
+    items: Sequence[Item], bound: int | None = None, effort: int = EFFORT
 ) -> tuple[list[int], int]:
     """Return (offsets in bytes, arena bytes): the best of several orders, mended where they fail.
 
     For each order the limit is halved towards the bound; what does not fit within comes earlier the
     next time. What dies piece by piece while something else is born that way has room for it
     below, so in some orders every other large item is put as high as it can be. Deterministic; at
-    most `tries` placements, none once the bound is reached.
+    most about `effort` items are placed in all, none once the bound is reached.
     """
     if not items:
         return [], 0
@@ -182,6 +182,7 @@ def allocate_greedy(
     rivals = rivals_of(items)
     best: list[int] = []
     total = sum(size)
+    tries = effort // len(items)
     for key, _ in states[: 3 + tries // 20]:
         offsets, lost = _place(items, sorted(range(len(items)), key=key), rivals, total)
         if lost < 0:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import PROFILES, IntegerProfile
-from tinydeploy.plan.arena import allocate_greedy, check_no_overlap
+from tinydeploy.plan.arena import EFFORT, allocate_greedy, check_no_overlap
 from tinydeploy.plan.exact import allocate_exact, solver_installed
 from tinydeploy.plan.items import Cut, items_of
 from tinydeploy.plan.layout import Items, MemoryPlan, Segment
@@ -19,7 +19,6 @@ from tinydeploy.plan.select import Selection, portable
 from tinydeploy.plan.stream import Scheduler
 
 _PIECES = 250  # of all items, up to which the solver is asked unless it must be
-_TRIES = 300  # orders of placement
 _FAR = 1 << 15  # bytes between rows from which kernels are told
 
 
@@ -49,11 +48,11 @@ def materialise(
     allocator: str,
     streamed_input: bool = False,
     seconds: float = 0.1,
-    tries: int = _TRIES,
+    effort: int = EFFORT,
 ) -> MemoryPlan:
     """Return the plan of given segments, its items placed."""
     final, needs, items = prepared(graph, profile, selection, scheduler, cuts, streamed_input)
-    offsets, bound, used = _allocated(items, allocator, tries, seconds)
+    offsets, bound, used = _allocated(items, allocator, effort, seconds)
     return placed(graph, profile, final, needs, items, cuts, offsets, bound, used, streamed_input)
 
 
@@ -62,11 +61,11 @@ def placed_again(
     profile: IntegerProfile,
     plan: MemoryPlan,
     allocator: str,
-    tries: int,
+    effort: int,
     seconds: float = 0.0,
 ) -> MemoryPlan:
     """Return a plan with its items placed with more effort, the same one if that does not help."""
-    offsets, bound, used = _allocated(plan.items, allocator, tries, seconds)
+    offsets, bound, used = _allocated(plan.items, allocator, effort, seconds)
     total = max(o + i.bytes for o, i in zip(offsets, plan.items.items, strict=True))
     if total >= plan.arena_bytes:
         return replace(plan, lower_bound_bytes=max(bound, plan.lower_bound_bytes))
@@ -82,11 +81,11 @@ def placed_again(
 
 
 def _allocated(
-    items: Items, allocator: str, tries: int, seconds: float
+    items: Items, allocator: str, effort: int, seconds: float
 ) -> tuple[list[int], int, str]:
     """Return offsets, what no arena can be smaller than, and the allocator that found them."""
     bound = items.bound
-    offsets, total = allocate_greedy(items.items, bound, tries)
+    offsets, total = allocate_greedy(items.items, bound, effort)
     asked = sum(len(i.pieces) for i in items.items) <= _PIECES and solver_installed()
     if allocator == "exact" or (allocator == "auto" and total > bound and asked):
         offsets, total, bound = allocate_exact(items.items, offsets, total, seconds, bound)

@@ -26,8 +26,8 @@ _SOLVER_SECONDS = 0.4  # deterministic ones
 # Points of the front whose items are placed, and plans of one pace beside them.
 _MATERIALISED, _LEAN = 12, 2
 _STRIPPED = 2  # the same where the network is split into strips
-# Placements of all items: for each of them, for a few that could be best, for the one to use.
-_TRIES, _MORE_TRIES, _FINAL_TRIES = 12, 250, 600
+# Items placed in all: for each of them, for a few that could be best, for the one to use.
+_EFFORT, _MORE_EFFORT, _FINAL_EFFORT = 5_000, 80_000, 240_000
 _MORE = 4
 # Streamed plans of so many times the least RAM are weighed against each other.
 NEAR = 1.1
@@ -108,7 +108,7 @@ def plan(
     chosen = choices[index]
     if not chosen.plan.optimal:
         plan = placed_again(
-            chosen.graph, profile, chosen.plan, allocator, _FINAL_TRIES, _SOLVER_SECONDS
+            chosen.graph, profile, chosen.plan, allocator, _FINAL_EFFORT, _SOLVER_SECONDS
         )
         chosen = choices[index] = replace(chosen, plan=plan)
     _check_fits(chosen.plan, wanted)
@@ -124,7 +124,7 @@ def least_ram(
     way = front(problem)[0]
     cuts = [problem.cut(o) for o in way.options()]
     return materialise(
-        graph, profile, selection, problem.scheduler, cuts, "greedy", streamed_input, tries=_TRIES
+        graph, profile, selection, problem.scheduler, cuts, "greedy", streamed_input, effort=_EFFORT
     )
 
 
@@ -168,7 +168,7 @@ def _choices(problem: Problem, allocator: str) -> list[Choice]:
         try:
             plan = materialise(
                 graph, profile, selection, problem.scheduler, cuts, "greedy", bool(problem.feeds),
-                tries=_TRIES,
+                effort=_EFFORT,
             )  # fmt: skip
         except ValueError:
             continue  # rows lie too far apart for a kernel; layer by layer there are none
@@ -212,7 +212,7 @@ def _fitted(choices: Sequence[Choice], ram: int, profile: IntegerProfile) -> lis
     for k in sorted(range(len(found)), key=lambda k: found[k].instructions):
         plan = found[k].plan
         if plan.arena_bytes > ram >= plan.lower_bound_bytes:
-            plan = placed_again(found[k].graph, profile, plan, "greedy", _MORE_TRIES)
+            plan = placed_again(found[k].graph, profile, plan, "greedy", _MORE_EFFORT)
             found[k] = replace(found[k], plan=plan)
         if plan.arena_bytes <= ram:
             break
@@ -225,7 +225,7 @@ def _smallest(choices: Sequence[Choice], profile: IntegerProfile) -> list[Choice
     for k in sorted(range(len(found)), key=lambda k: found[k].plan.lower_bound_bytes)[:_MORE]:
         plan = found[k].plan
         if plan.lower_bound_bytes < min(c.plan.arena_bytes for c in found):
-            plan = placed_again(found[k].graph, profile, plan, "greedy", _MORE_TRIES)
+            plan = placed_again(found[k].graph, profile, plan, "greedy", _MORE_EFFORT)
             found[k] = replace(found[k], plan=plan)
     return found
 
