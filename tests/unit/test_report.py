@@ -12,17 +12,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from builder import Builder
 from chromium import open_page
 
 from tinydeploy import pipeline
-from tinydeploy.plan.describe import places, segment_views, shared
+from tinydeploy.plan.describe import in_use, places, segment_views
 from tinydeploy.plan.search import Schedule, Wanted
 from tinydeploy.report import document as doc
 from tinydeploy.report.assemble import assemble
 from tinydeploy.report.front import FrontPoint, front_svg, undominated
-from tinydeploy.report.memory_map import memory_map_svg
+from tinydeploy.report.memory_map import axes_of, memory_map_svg
 from tinydeploy.report.page import Reproduction, report_html
 from tinydeploy.report.svg import compact, short_name, ticks
 from tinydeploy.targets import load_target
@@ -62,15 +63,15 @@ def page_of(name: str = "digits", *, evil: bool = False) -> str:
 
 def why(name: str) -> doc.ExplainFigures:
     ring = doc.PeakBuffer(
-        name=name, kind="ring", shape=[1, 14, 14, 8], bytes=700, rows_held=7, rows=14,
-        readers=[3, 6], waits_for=[3],
+        name=name, kind="ring", shape=[1, 14, 14, 8], bytes=700, whole_bytes=800, rows_held=7,
+        rows=14, readers=[3, 6], waits_for=[3],
     )  # fmt: skip
     smaller = doc.VariantFigures(
         node=3, op=name, change="kernel", before="7x7", after="3x3", arena_bytes=500, searched=False
     )
     return doc.ExplainFigures(
         nodes=[3, 4], kind="streamed", alive_bytes=900, next_alive_bytes=800, buffers=[ring],
-        shared=[doc.SharedFigures(lower=name, upper=name, bytes=9)], variants=[smaller], untried=2,
+        variants=[smaller], untried=2,
     )  # fmt: skip
 
 
@@ -95,10 +96,7 @@ def test_the_page_shows_all_its_figures(tmp_path: Path) -> None:
         assert f'<section id="{part}"' in dom
     assert dom.count("<svg") == 2
     p, _ = prepared()
-    boxes = re.findall(r'<rect class="td-(\w+)"[^>]*stroke-width', dom)
-    assert len(boxes) == len(p.plan.buffers) + len(p.plan.items.rows) and "ring" in boxes
-    hatched = re.findall(r'<rect fill="url\(#td-hatch\)"[^>]*"></rect></g>', dom)
-    assert len(hatched) == len(shared(places(p.graph, p.plan))) > 0
+    assert len(drawn(dom)) == len(p.plan.buffers) + len(p.plan.items.rows)
     assert dom.count('<path class="td-line" stroke-width="1.6"') == sum(
         s.kind == "streamed" for s in p.plan.segments
     )
@@ -200,7 +198,8 @@ def test_plan_writes_a_page_and_names_segments(tmp_path: Path) -> None:
     )  # fmt: skip
     segments = json.loads(result.stdout)["plan"]["segments"]
     streamed = [s for s in segments if s["kind"] == "streamed"]
-    assert any(s["rings"] for s in streamed) and any(s["shared"] for s in streamed)
+    assert any(s["rings"] for s in streamed)
+    assert all(s["scratch_bytes"] <= s["alive_bytes"] for s in segments)
     assert all(len(s["nodes"]) == len(s["ops"]) for s in segments)
     arena = json.loads(result.stdout)["memory"]["arena_bytes"]
     assert max(s["alive_bytes"] for s in segments) <= arena
@@ -211,10 +210,55 @@ def test_plan_writes_a_page_and_names_segments(tmp_path: Path) -> None:
     assert "row by row" in text and "<b>(chosen)</b>" in text
 
 
+def drawn(svg: str) -> list[list[tuple[float, ...]]]:
+    """Return the boxes (left, top, width, height) of each path that shows memory."""
+    paths = re.findall(
+        r'</title><path (?:class="td-(?:scratch|padding|edge)"|fill)[^>]* d="([^"]*)', svg
+    )
+    box = re.compile(r"M([\d.]+) ([\d.]+)h([\d.]+)v([\d.]+)h-[\d.]+z")
+    assert "".join(m[0] for path in paths for m in box.finditer(path)) == "".join(paths)
+    return [[tuple(map(float, b)) for b in box.findall(path)] for path in paths]
+
+
+@pytest.mark.parametrize("schedule", ["streamed", "layer"])
+def test_every_piece_is_drawn_where_and_when_it_is_in_use(schedule: Schedule) -> None:
+    """Boxes are the pieces of the plan and cover, call by call, the bytes that are in use."""
+    p, _ = prepared(schedule)
+    svg, axes = memory_map_svg(p.graph, p.plan), axes_of(p.plan)
+    found, alive = places(p.graph, p.plan), p.plan.items.alive
+    top, right = axes.y(p.plan.arena_bytes), axes.edges[-1]
+    ends = len(alive) - 1
+    for place, boxes in zip(found, drawn(svg), strict=True):
+        expected = [
+            (axes.x(first), axes.y(end), axes.x(min(last, ends) + 1), axes.y(start))
+            for start, end, first, last in place.pieces.tolist()
+        ]
+        got = [(x, y, x + wide, y + high) for x, y, wide, high in boxes]
+        assert np.allclose(got, expected, atol=0.02)
+        assert all(x >= axes.edges[0] - 0.02 and y >= top - 0.02 for x, y, *_ in got)
+        assert all(x <= right + 0.02 and y <= axes.floor + 0.02 for *_, x, y in got)
+    used = [sum(in_use(found, call)) for call in range(len(alive))]
+    assert used == alive.tolist() and max(used) == p.plan.items.bound
+    assert len(svg) < 60_000
+
+
+def test_rows_are_told_apart_and_memory_of_kernels_comes_and_goes() -> None:
+    p, _ = prepared()
+    found = places(p.graph, p.plan)
+    rings = [place for place in found if place.kind == "ring"]
+    assert len(rings) == len(p.plan.items.rows)
+    for place in rings:
+        (tensor,) = place.tensors
+        assert {int(start) for start in place.pieces[:, 0]} == {*p.plan.row_offsets(tensor)}
+        assert len(place.pieces) == place.rows
+        assert max(in_use([place], c)[0] for c in range(len(p.plan.items.alive))) == place.bytes
+    assert f"at most {rings[0].rows_held} held at a time" in memory_map_svg(p.graph, p.plan)
+
+
 def test_places_cover_the_plan() -> None:
     p, _ = prepared()
     found = places(p.graph, p.plan)
-    assert max(place.end for place in found) == p.plan.arena_bytes
+    assert max(place.top for place in found) == p.plan.arena_bytes
     kinds = {place.kind for place in found}
     assert {"input", "output", "tensor", "ring"} <= kinds
     for place in found:
@@ -223,12 +267,6 @@ def test_places_cover_the_plan() -> None:
     for view in segment_views(p.graph, p.plan):
         total = sum(place.bytes for place in view.places)
         assert view.alive_bytes <= min(total, p.plan.arena_bytes)
-
-
-def test_a_layer_plan_shares_nothing_and_has_no_brackets() -> None:
-    p, _ = prepared("layer")
-    assert shared(places(p.graph, p.plan)) == ()
-    assert "url(#td-hatch)" not in memory_map_svg(p.graph, p.plan)
 
 
 def test_the_front_leaves_out_what_is_beaten() -> None:

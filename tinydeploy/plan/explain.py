@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tinydeploy.ir import Graph
 from tinydeploy.ops import Call, op_named
-from tinydeploy.plan.describe import Place, SegmentView, peak, segment_views
+from tinydeploy.plan.describe import Place, SegmentView, in_use, peak, peak_call, segment_views
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.variants import Change, UnfitError, apply, changes
 
@@ -18,7 +18,7 @@ _MOST = 40  # variants that are planned at all
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Name a node that reads a ring, and how many rows its window spans at a time."""
+    """Name a node that reads held rows, and how many of them its window spans at a time."""
 
     node: int
     op: str
@@ -28,13 +28,15 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class PeakPart:
-    """Describe a buffer that is alive at the peak.
+    """Describe what is in use at the peak's call: `bytes` of a buffer, or `rows` of a tensor.
 
-    For a ring: who reads it and, when it holds more rows than any window spans, which nodes make
-    it wait: a sum that skips over them reads its rows only when theirs are done.
+    Of rows: who reads them and, when more are held than any window spans, which nodes make them
+    wait: a sum that skips over those reads its rows only when theirs are done.
     """
 
     place: Place
+    bytes: int
+    rows: int = 0
     readers: tuple[Reader, ...] = ()
     waits_for: tuple[int, ...] = ()
 
@@ -57,8 +59,10 @@ class Variant:
 class Explanation:
     """Hold why an arena is as large as it is.
 
-    view: the segment at the peak; next_bytes: what is alive in the largest other segment, below
-    which changes at the peak alone cannot bring the arena; untried: changes there was no time for.
+    view: the segment at the peak; parts: what is in use at the call at which most is, largest
+    first, together the bytes alive there; next_bytes: what is alive in the largest other segment,
+    below which changes at the peak alone cannot bring the arena; untried: changes there was no time
+    for.
     """
 
     arena_bytes: int
@@ -86,6 +90,8 @@ def explain(
     `one_search` is how long a search took before.
     """
     view = peak(graph, plan)
+    used = in_use(view.places, peak_call(plan, view))
+    parts = [_part(graph, view, *p) for p in zip(view.places, used, strict=True) if p[1]]
     views = segment_views(graph, plan)
     others = [v.alive_bytes for v in views if v.segment.nodes != view.segment.nodes]
     wanted = list(_applied(graph, view))
@@ -115,7 +121,7 @@ def explain(
     return Explanation(
         plan.arena_bytes,
         view,
-        tuple(_part(graph, view, place) for place in _by_size(view.places)),
+        tuple(sorted(parts, key=lambda part: -part.bytes)),
         max(others, default=0),
         tuple(sorted(found, key=lambda v: v.arena_bytes)),
         len(wanted) - len(found),
@@ -138,13 +144,10 @@ def _applied(graph: Graph, view: SegmentView) -> list[tuple[Change, Graph]]:
     return found
 
 
-def _by_size(places: tuple[Place, ...]) -> list[Place]:
-    return sorted(places, key=lambda p: -p.bytes)
-
-
-def _part(graph: Graph, view: SegmentView, place: Place) -> PeakPart:
+def _part(graph: Graph, view: SegmentView, place: Place, used: int) -> PeakPart:
     if place.kind != "ring":
-        return PeakPart(place)
+        return PeakPart(place, used)
+    rows = used * place.rows_held // place.bytes
     readers = []
     for p in view.segment.nodes:
         node = graph.nodes[p]
@@ -157,7 +160,7 @@ def _part(graph: Graph, view: SegmentView, place: Place) -> PeakPart:
         maker = min(p for p, n in enumerate(graph.nodes) if set(n.outputs) & set(place.tensors))
         last = max(r.node for r in readers)
         waits = tuple(p for p in view.segment.nodes if maker < p < last and _windows(graph, p) > 1)
-    return PeakPart(place, tuple(readers), waits)
+    return PeakPart(place, used, rows, tuple(readers), waits)
 
 
 def _windows(graph: Graph, position: int) -> int:

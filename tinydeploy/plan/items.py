@@ -80,6 +80,7 @@ class _Builder:
         for k, (_, s) in enumerate(self.cuts):
             if s is not None:
                 self._add_inner(s, int(self.ends[k]))
+        lives = {t: _lives(rows) for t, rows in self.inner.items()}
         if self.scheduler is not None:
             for _, s in self.cuts:
                 for out, read in self.scheduler.in_place(s) if s is not None else ():
@@ -108,7 +109,7 @@ class _Builder:
         for _, s in self.cuts:
             if s is not None:
                 held.update({t: max(held.get(t, 0), s.held(t)) for t in s.inner})
-        return Items(tuple(found), where, held, np.cumsum(alive)[1:-1], calls)
+        return Items(tuple(found), where, held, np.cumsum(alive)[1:-1], calls, lives)
 
     def _pitch(self, tensor: int) -> int:
         return self.selection.layout(tensor).row_bytes(self.graph.tensors[tensor])
@@ -247,6 +248,13 @@ class _Builder:
                 index = self.needs.holding(home)
                 found.append((index, self.needs.buffers[index].start_of(home) + r * size))
         return found
+
+
+def _lives(rows: _Rows) -> Rows:
+    """Return (row, first call, last call) for every time that a row is in use."""
+    number = np.arange(len(rows.first))
+    times = ((rows.first, rows.last), *rows.again)
+    return np.concatenate([np.stack([number, *t], axis=1) for t in times])
 
 
 def _merged(rows: _Rows, pitch: int, size: int) -> Rows:

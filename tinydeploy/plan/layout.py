@@ -52,7 +52,8 @@ class Items:
     """Hold all items of a plan, those of its buffers first, and where rows are in them.
 
     rows: per tensor that only a streamed segment knows, the (item, start) of each of its rows;
-    held: how many of them are needed at a time.
+    held: how many of them are needed at a time; lives: (row, first call, last call), all [n, 3],
+    without those of other tensors that have the same place before or after.
     alive: bytes in use at each call; `calls`: by its first node, a segment's first and one after
     its last.
     """
@@ -62,6 +63,7 @@ class Items:
     held: Mapping[int, int] = field(default_factory=dict)
     alive: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
     calls: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    lives: Mapping[int, Rows] = field(default_factory=dict)
 
     @property
     def bound(self) -> int:

@@ -79,14 +79,10 @@ def _segment(graph: Graph, view: SegmentView) -> doc.SegmentFigures:
         ops=[graph.nodes[p].op for p in segment.nodes],
         steps=max(1, len(segment.calls)),
         alive_bytes=view.alive_bytes,
-        scratch_bytes=sum(p.bytes for p in view.of_kind("scratch")),
+        scratch_bytes=view.scratch_bytes,
         rings=[
             doc.RingFigures(tensor=p.name, rows_held=p.rows_held, rows=p.rows, bytes=p.bytes)
             for p in view.of_kind("ring")
-        ],
-        shared=[
-            doc.SharedFigures(lower=s.lower.name, upper=s.upper.name, bytes=s.bytes)
-            for s in view.shared
         ],
     )
 

@@ -68,7 +68,7 @@ class MemoryFigures(_Part, frozen=True, kw_only=True):
 
 
 class RingFigures(_Part, frozen=True, kw_only=True):
-    """Describe a line buffer: how many of a tensor's rows it holds, in how many bytes."""
+    """Say how many of a tensor's rows are held at most at a time, in how many bytes."""
 
     tensor: str
     rows_held: int
@@ -76,19 +76,11 @@ class RingFigures(_Part, frozen=True, kw_only=True):
     bytes: int
 
 
-class SharedFigures(_Part, frozen=True, kw_only=True):
-    """Name two buffers that share bytes of the arena while both are in use."""
-
-    lower: str
-    upper: str
-    bytes: int
-
-
 class SegmentFigures(_Part, frozen=True, kw_only=True):
     """Describe a segment of the plan: its nodes and what the arena holds while it runs.
 
-    kind: "layer" (one node, whole) or "streamed" (row by row, in `steps` steps). alive_bytes: in
-    use while it runs, shared bytes counted once; scratch_bytes: of them, kernels' own memory.
+    kind: "layer" (one node, whole) or "streamed" (row by row, in `steps` calls). alive_bytes: in
+    use at most at one of them; scratch_bytes: kernels' own memory, likewise.
     """
 
     kind: str
@@ -98,7 +90,6 @@ class SegmentFigures(_Part, frozen=True, kw_only=True):
     alive_bytes: int
     scratch_bytes: int
     rings: list[RingFigures]
-    shared: list[SharedFigures]
 
 
 class FrontFigures(_Part, frozen=True, kw_only=True):
@@ -122,12 +113,19 @@ class PlanFigures(_Part, frozen=True, kw_only=True):
 
 
 class PeakBuffer(_Part, frozen=True, kw_only=True):
-    """Describe a buffer alive at the peak; for a ring, the nodes that make it as long as it is."""
+    """Describe what is alive at the peak.
+
+    bytes: in use at that call, all of them together are the explanation's alive_bytes; whole_bytes:
+    of the buffer, or of as many rows as are held at most at a time. A "ring" is the rows of a
+    tensor that are still needed: `rows_held` of its `rows` at that call; its readers, and the
+    nodes whose windows they wait for.
+    """
 
     name: str
     kind: str
     shape: list[int]
     bytes: int
+    whole_bytes: int
     rows_held: int
     rows: int
     readers: list[int]
@@ -154,7 +152,6 @@ class ExplainFigures(_Part, frozen=True, kw_only=True):
     alive_bytes: int
     next_alive_bytes: int
     buffers: list[PeakBuffer]
-    shared: list[SharedFigures]
     variants: list[VariantFigures]
     untried: int
 

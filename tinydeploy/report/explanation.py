@@ -9,12 +9,12 @@ from tinydeploy.report.svg import short_name
 
 _LINES = 12
 _WORDS = {"input": "input of the network", "output": "output of the network",
-          "tensor": "whole tensor", "ring": "ring", "scratch": "scratch memory",
+          "tensor": "whole tensor", "ring": "rows", "scratch": "scratch memory",
           "padding": "row of padding"}  # fmt: skip
 
 
 def explanation_lines(graph: Graph, e: Explanation, most: int = _LINES) -> list[str]:
-    """Return what makes the peak, a line per buffer, and what would change it, a line each."""
+    """Return what makes the peak, a line per tensor, and what would change it, a line each."""
     nodes = e.view.segment.nodes
     if len(nodes) > 1:
         where = f"nodes {nodes[0]} to {nodes[-1]}, which run together row by row"
@@ -25,16 +25,11 @@ def explanation_lines(graph: Graph, e: Explanation, most: int = _LINES) -> list[
     if e.arena_bytes > e.view.alive_bytes:
         lines[0] += f" (the arena of {e.arena_bytes:,} has gaps)"
     lines += [_part_line(graph, part) for part in e.parts]
-    lines += [
-        f"  -{s.bytes:>8,}  shared: {short_name(s.lower.name)} overwrites what was read of "
-        f"{short_name(s.upper.name)}"
-        for s in e.view.shared
-    ]
     if e.next_bytes:
         lines.append(f"next largest segment: {e.next_bytes:,} bytes")
-    inputs = sum(p.place.bytes for p in e.parts if p.place.kind == "input")
+    inputs = sum(p.bytes for p in e.parts if p.place.kind == "input")
     if 4 * inputs > e.view.alive_bytes:
-        lines.append(f"--input streamed would not need the {inputs:,} bytes of the whole input")
+        lines.append(f"--input streamed would not need the {inputs:,} bytes of the input")
     if not e.variants:
         lines.append("no smaller kernel, larger stride or lower width is possible at the peak")
         return lines
@@ -54,16 +49,19 @@ def explanation_lines(graph: Graph, e: Explanation, most: int = _LINES) -> list[
 
 def _part_line(graph: Graph, part: PeakPart) -> str:
     p = part.place
-    text = f"  {p.bytes:>9,}  {_WORDS[p.kind]}"
-    if p.kind == "ring":
-        text += f" of {p.rows_held} of {p.rows} rows"
+    what = f"{part.rows} of {p.rows} rows" if p.kind == "ring" else _WORDS[p.kind]
+    text = f"  {part.bytes:>9,}  {what}"
     if p.tensors:
         text += f": {short_name(p.name)} {list(graph.tensors[p.tensors[0]].shape)}"
+    if p.kind == "ring" and part.rows < p.rows_held:
+        text += f", up to {p.rows_held} at other times"
+    elif part.bytes < p.bytes:
+        text += f", {p.bytes:,} as a whole"
     if part.readers:
         spans = [f"node {r.node} {r.op} reads {r.reach} at a time" for r in part.readers]
         text += "; " + ", ".join(spans)
     if part.waits_for:
-        text += f"; it waits for the windows of nodes {', '.join(map(str, part.waits_for))}"
+        text += f"; they wait for the windows of nodes {', '.join(map(str, part.waits_for))}"
     return text
 
 
@@ -91,17 +89,14 @@ def explanation_figures(graph: Graph, e: Explanation) -> doc.ExplainFigures:
                 name=p.place.name,
                 kind=p.place.kind,
                 shape=list(graph.tensors[p.place.tensors[0]].shape) if p.place.tensors else [],
-                bytes=p.place.bytes,
-                rows_held=p.place.rows_held,
+                bytes=p.bytes,
+                whole_bytes=p.place.bytes,
+                rows_held=p.rows if p.place.kind == "ring" else p.place.rows_held,
                 rows=p.place.rows,
                 readers=[r.node for r in p.readers],
                 waits_for=list(p.waits_for),
             )
             for p in e.parts
-        ],
-        shared=[
-            doc.SharedFigures(lower=s.lower.name, upper=s.upper.name, bytes=s.bytes)
-            for s in e.view.shared
         ],
         variants=[
             doc.VariantFigures(

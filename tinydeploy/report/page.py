@@ -186,8 +186,7 @@ def _segments(graph: Graph, plan: MemoryPlan) -> list[dict[str, Any]]:
                 "alive": view.alive_bytes,
                 "width": 100 * view.alive_bytes / max(plan.arena_bytes, 1),
                 "rings": [(p.name, p.rows_held, p.rows, p.bytes) for p in view.of_kind("ring")],
-                "shared": sum(s.bytes for s in view.shared),
-                "scratch": sum(p.bytes for p in view.of_kind("scratch")),
+                "scratch": view.scratch_bytes,
             }
         )
     return rows

@@ -14,7 +14,7 @@ from tinydeploy.plan.planner import peak_step
 from tinydeploy.plan.search import Choice
 from tinydeploy.targets import Target
 
-_BAR = 24
+_BAR = 16
 _ROWS = 24
 
 
@@ -41,7 +41,7 @@ def show_plan(
         )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, right in (("step", True), ("operator", False), ("output at", True),
-                        ("bytes", True), ("alive", True), ("", False)):  # fmt: skip
+                        ("held", True), ("bytes", True), ("alive", True), ("", False)):  # fmt: skip
         table.add_column(name, justify="right" if right else "left")
     positions = executed(graph, plan.selection)
     alive = {p: plan.occupied(p) for p in positions}
@@ -50,9 +50,15 @@ def show_plan(
         out = graph.nodes[p].outputs[0]
         memory, at = plan.within(plan.offset_of(out))
         bar = "#" * max(1, round(_BAR * alive[p] / max(plan.arena_bytes, 1)))
+        layout, held = plan.selection.layout(out), plan.items.held.get(out)
+        size = layout.bytes(graph.tensors[out])
+        rows = ""
+        if held is not None:  # the rows that are still needed, each at a place of its own
+            size = held * layout.row_bytes(graph.tensors[out])
+            rows = f"{held}/{graph.tensors[out].rows}"
         table.add_row(
-            str(p), graph.nodes[p].op, " ".join((f"{at:,}", memory)).strip(),
-            f"{plan.selection.layout(out).bytes(graph.tensors[out]):,}", f"{alive[p]:,}", bar,
+            str(p), graph.nodes[p].op, " ".join((f"{at:,}", memory)).strip() if not rows else "",
+            rows, f"{size:,}", f"{alive[p]:,}", bar,
         )  # fmt: skip
     console.print(table)
     if len(shown) < len(positions):

@@ -8,15 +8,18 @@ from html import escape
 # Printed pages stay light; pictures inlined in a page and pictures of their own look the same.
 STYLE = (
     "<style>.td-bg{fill:#fff}.td-fg{fill:#1c2127}.td-dim{fill:#667080}.td-grid{stroke:#d8dde3}"
-    ".td-ink{fill:#10151c}.td-axis{stroke:#98a2ae;fill:none}.td-mark{stroke:#d1242f;fill:none}"
-    ".td-hatch{stroke:#10151c}.td-accent{fill:#0969da}.td-line{stroke:#0969da;fill:none}"
-    ".td-input{fill:#c4a7f5;stroke:#8250df}.td-output{fill:#f5a3cf;stroke:#bf3989}"
-    ".td-tensor{fill:#9cc7f7;stroke:#3b82d0}.td-ring{fill:#86dcb0;stroke:#2a9a63}"
-    ".td-scratch{fill:#d5d9df;stroke:#8d96a1}.td-padding{fill:#eceef1;stroke:#8d96a1}"
+    ".td-ink{fill:#10151c;stroke:#fff;stroke-opacity:.45;stroke-width:2.5;paint-order:stroke}"
+    ".td-axis{stroke:#98a2ae;fill:none}.td-mark{stroke:#d1242f;fill:none}"
+    ".td-accent{fill:#0969da}.td-line{stroke:#0969da;fill:none}"
+    ".td-scratch{fill:#c3c9d1}.td-padding{fill:#aab2bc}.td-edge{stroke:#fff;stroke-width:.4}"
+    ".td-curve{stroke:#10151c;fill:none}.td-dot{fill:#10151c;stroke:#fff}"
+    ".td-halo{stroke:#fff;stroke-width:2.6;stroke-opacity:.7;fill:none}"
     "@media screen and (prefers-color-scheme:dark){.td-bg{fill:#15191f}.td-fg{fill:#e8ecf1}"
     ".td-dim{fill:#98a3b0}.td-grid{stroke:#313843}.td-axis{stroke:#5c6673}"
     ".td-accent{fill:#58a6ff}.td-line{stroke:#58a6ff}"
-    ".td-mark{stroke:#ff7b72}.td-padding{fill:#a9b1bb}.td-scratch{fill:#98a2ad}}</style>"
+    ".td-mark{stroke:#ff7b72}.td-padding{fill:#98a2ae}.td-scratch{fill:#77818d}"
+    ".td-edge{stroke:#15191f}.td-curve{stroke:#fff}.td-dot{fill:#fff;stroke:#15191f}"
+    ".td-halo{stroke:#15191f}}</style>"
 )
 
 
@@ -46,6 +49,11 @@ def line(x1: float, y1: float, x2: float, y2: float, css: str = "td-grid", width
         f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
         f'stroke-width="{width}"{more}/>'
     )
+
+
+def number(value: float) -> str:
+    """Return a coordinate as short as a hundredth of a pixel allows."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def titled(tip: str, *parts: str) -> str:
