@@ -14,8 +14,8 @@ from tinydeploy.plan.describe import Place, peak, peak_call, places
 from tinydeploy.plan.layout import MemoryPlan, Rows
 from tinydeploy.report.svg import line, number, opening, short_name, text, ticks, titled
 
-_WIDTH, _HEIGHT = 960, 580
-_LEFT, _TOP, _RIGHT, _BOTTOM = 70, 66, 18, 132
+_WIDTH, _HIGH = 960, 390  # of the picture, and of the arena in it
+_LEFT, _TOP, _RIGHT = 70, 66, 18
 _BRACKETS = 12  # height of the strip below the axis that shows the streamed segments
 _THIN = 3.0  # pixels of width below which calls share a point of the line of bytes in use
 _LETTER = 6.2  # width of a letter or digit at the size of labels
@@ -54,8 +54,8 @@ def axes_of(plan: MemoryPlan, top: float = _TOP) -> Axes:
     for first, end in sorted(plan.items.calls.values()):
         widths += [1 / sqrt(end - first)] * (end - first)
     edges = np.concatenate([[0.0], np.cumsum([*widths, 1.0])])
-    inner, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    return Axes(_LEFT + edges / edges[-1] * inner, top + high, high / max(plan.arena_bytes, 1))
+    inner = _WIDTH - _LEFT - _RIGHT
+    return Axes(_LEFT + edges / edges[-1] * inner, top + _HIGH, _HIGH / max(plan.arena_bytes, 1))
 
 
 def memory_map_svg(graph: Graph, plan: MemoryPlan, *, headline: bool = True) -> str:
@@ -67,7 +67,9 @@ def memory_map_svg(graph: Graph, plan: MemoryPlan, *, headline: bool = True) -> 
     found = places(graph, plan)
     shift = 0 if headline else 24
     axes = axes_of(plan, _TOP - shift)
-    parts = [opening(_WIDTH, _HEIGHT - shift, f"Memory map of {graph.name}")]
+    whole = [graph.nodes[s.nodes[0]].op for s in plan.segments if s.kind == "layer"]
+    below = _BRACKETS + 30 + 4.5 * max((len(op) + 3 for op in whole), default=8)
+    parts = [opening(_WIDTH, round(axes.floor + below), f"Memory map of {graph.name}")]
     if headline:
         words = f"{graph.name}: arena {plan.arena_bytes:,} bytes"
         parts.append(text(_LEFT, 22, words, size=15, more=' font-weight="600"'))
@@ -147,7 +149,7 @@ def _shape(graph: Graph, place: Place, axes: Axes) -> str:
         for left, top, wide, high in boxes.tolist()
     )
     # A line between rows, where they are large enough to be told apart.
-    apart = np.median(boxes[:, 3]) >= 2.5 and np.median(boxes[:, 2]) >= 2
+    apart = np.median(boxes[:, 3]) >= 4 and np.median(boxes[:, 2]) >= 2
     edge = ' class="td-edge"' if apart and place.kind not in _GREY else ""
     colour = _colour(graph, place)
     return titled(_tip(place), f'<path {colour}{edge} d="{path}"/>')

@@ -185,7 +185,7 @@ def _segments(graph: Graph, plan: MemoryPlan) -> list[dict[str, Any]]:
                 "steps": max(1, len(view.segment.calls)),
                 "alive": view.alive_bytes,
                 "width": 100 * view.alive_bytes / max(plan.arena_bytes, 1),
-                "rings": [(p.name, p.rows_held, p.rows, p.bytes) for p in view.of_kind("ring")],
+                "rings": sorted(view.of_kind("ring"), key=lambda p: -p.bytes),
                 "scratch": view.scratch_bytes,
             }
         )
