@@ -68,7 +68,7 @@ def memory_map_svg(graph: Graph, plan: MemoryPlan, *, headline: bool = True) -> 
     shift = 0 if headline else 24
     axes = axes_of(plan, _TOP - shift)
     whole = [graph.nodes[s.nodes[0]].op for s in plan.segments if s.kind == "layer"]
-    below = _BRACKETS + 30 + 4.5 * max((len(op) + 3 for op in whole), default=8)
+    below = _BRACKETS + 24 + 4.2 * max((len(op) + 3 for op in whole), default=8)
     parts = [opening(_WIDTH, round(axes.floor + below), f"Memory map of {graph.name}")]
     if headline:
         words = f"{graph.name}: arena {plan.arena_bytes:,} bytes"
