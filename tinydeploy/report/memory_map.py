@@ -171,18 +171,19 @@ def _boxes(pieces: Rows, axes: Axes) -> NDArray[np.float64]:
 
 
 def _tip(place: Place) -> str:
+    memory = f" of {place.memory}" if place.memory else ""
+    steps = f"steps {place.first} to {place.last}"
     if place.kind == "ring":
-        size = place.bytes // place.rows_held
+        size, top = place.bytes // place.rows_held, place.inside + place.top - place.offset
         return (
             f"{place.name}\n{place.rows} rows of {size:,} bytes, at most {place.rows_held} held at "
-            f"a time: {place.bytes:,} bytes\nbetween {place.offset:,} and {place.top:,}, each row "
-            f"at a place of its own\nsteps {place.first} to {place.last}"
+            f"a time: {place.bytes:,} bytes\nbetween {place.inside:,} and {top:,}{memory}, each row "
+            f"at a place of its own\n{steps}"
         )
-    tip = f"{place.name}\n{place.bytes:,} bytes at {place.inside:,}"
-    tip += f" of {place.memory}" if place.memory else ""
+    tip = f"{place.name}\n{place.bytes:,} bytes at {place.inside:,}{memory}"
     if len(place.pieces) > 1 and place.rows:
         tip += f"\n{place.rows} rows, each in use as long as it is needed"
-    return f"{tip}\nsteps {place.first} to {place.last}"
+    return f"{tip}\n{steps}"
 
 
 def _borders(plan: MemoryPlan, y: Callable[[float], float]) -> list[str]:
