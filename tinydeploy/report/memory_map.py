@@ -177,8 +177,8 @@ def _tip(place: Place) -> str:
         size, top = place.bytes // place.rows_held, place.inside + place.top - place.offset
         return (
             f"{place.name}\n{place.rows} rows of {size:,} bytes, at most {place.rows_held} held at "
-            f"a time: {place.bytes:,} bytes\nbetween {place.inside:,} and {top:,}{memory}, each row "
-            f"at a place of its own\n{steps}"
+            f"a time: {place.bytes:,} bytes\nbetween {place.inside:,} and {top:,}{memory}, each "
+            f"row at a place of its own\n{steps}"
         )
     tip = f"{place.name}\n{place.bytes:,} bytes at {place.inside:,}{memory}"
     if len(place.pieces) > 1 and place.rows:
