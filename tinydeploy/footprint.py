@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from tinydeploy.codegen import Provenance, generate
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
-from tinydeploy.ops import op_named
 from tinydeploy.passes import run_passes
 from tinydeploy.pipeline import selected
 from tinydeploy.plan import search
 from tinydeploy.plan.cost import instructions
+from tinydeploy.plan.flash import node_constants
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.liveness import executed
 from tinydeploy.plan.search import Wanted
@@ -65,21 +63,11 @@ class Machine:
         network, selection = self._ready(graph)
         return {
             network.tensors[network.nodes[p].outputs[0]].name: (
-                _constants(network, selection, p, self.profile),
+                node_constants(network, self.profile, selection, p),
                 instructions(network, self.profile, selection, p),
             )
             for p in executed(network, selection)
         }
-
-
-def _constants(graph: Graph, selection: Selection, position: int, profile: IntegerProfile) -> int:
-    """Return the bytes of the arrays that a node's kernel reads."""
-    kernel, site = selection.kernels[position], selection.site(graph, position, profile)
-    assert kernel is not None
-    own = kernel.params or (lambda s: op_named(s.call.node.op).params(s.call, profile))
-    params = own(site)
-    arrays = (getattr(params, f.name) for f in fields(params)) if params is not None else ()
-    return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
 
 
 def _peak(graph: Graph, plan: MemoryPlan) -> frozenset[str]:

@@ -21,8 +21,8 @@ from tinydeploy.ops._rv32.add import line
 from tinydeploy.ops.base import Pace
 from tinydeploy.pipeline import core_of
 from tinydeploy.plan.items import Cut
-from tinydeploy.plan.rows import PACES, paced
 from tinydeploy.plan.planner import materialise
+from tinydeploy.plan.rows import PACES, paced
 from tinydeploy.plan.select import select
 from tinydeploy.plan.stream import Scheduler
 from tinydeploy.targets import load_target

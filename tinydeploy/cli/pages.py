@@ -12,6 +12,7 @@ from tinydeploy.build.firmware import Firmware
 from tinydeploy.build.toolchain import build_tools, run_tools
 from tinydeploy.errors import UsageError
 from tinydeploy.pipeline import Prepared
+from tinydeploy.plan.flash import plan_constants
 from tinydeploy.report.document import Document
 from tinydeploy.report.front import FrontPoint
 from tinydeploy.report.page import Reproduction, report_html
@@ -56,7 +57,8 @@ def front_points(prepared: Prepared) -> list[FrontPoint]:
             label += f", {choice.strips.parts} strips"
         arena, count = choice.plan.arena_bytes, round(choice.instructions)
         chosen = choice.plan is prepared.plan
-        points.append(FrontPoint(label, arena, count, None, choice.mac_factor, chosen))
+        flash = plan_constants(choice.graph, prepared.profile, choice.plan)
+        points.append(FrontPoint(label, arena, count, flash, choice.mac_factor, chosen))
     return points
 
 

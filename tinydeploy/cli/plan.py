@@ -93,7 +93,7 @@ def command(
     def show(console: Any) -> None:
         show_plan(console, prepared.graph, prepared.plan, board, verbose)
         if len(prepared.front) > 1:
-            show_front(console, prepared.front, prepared.plan)
+            show_front(console, prepared.front, prepared.plan, prepared.profile)
         if beside:
             show_compare(console, beside)
         for line in lines:

@@ -12,6 +12,7 @@ from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import Call, op_named
 from tinydeploy.plan.describe import SegmentView, places, segment_views
+from tinydeploy.plan.flash import plan_constants
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.search import Choice
 from tinydeploy.quantize.measure import to_real
@@ -58,6 +59,7 @@ def assemble(
                 doc.FrontFigures(
                     arena_bytes=c.plan.arena_bytes,
                     instructions=round(c.instructions),
+                    const_bytes=plan_constants(c.graph, profile, c.plan),
                     chosen=c.plan is plan,
                     mac_factor=c.mac_factor,
                 )

@@ -93,10 +93,14 @@ class SegmentFigures(_Part, frozen=True, kw_only=True):
 
 
 class FrontFigures(_Part, frozen=True, kw_only=True):
-    """Describe a plan that no other beats in RAM and (estimated) instructions."""
+    """Describe a plan that no other beats in RAM and (estimated) instructions.
+
+    const_bytes: estimated, of weights and tables in flash.
+    """
 
     arena_bytes: int
     instructions: int
+    const_bytes: int
     chosen: bool
     mac_factor: float = 1.0
 

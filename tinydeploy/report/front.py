@@ -15,7 +15,7 @@ _LEFT, _TOP, _RIGHT, _BOTTOM = 78, 26, 30, 52
 class FrontPoint:
     """Describe one plan: bytes of arena and flash, instructions (estimated) of one inference.
 
-    flash_bytes: None where only the chosen plan was built. mac_factor: multiply-accumulates
+    flash_bytes: of constants, None where not known. mac_factor: multiply-accumulates
     executed, relative to those of the network.
     """
 
@@ -71,7 +71,7 @@ def front_svg(points: Sequence[FrontPoint]) -> str:
             f"{p.mac_factor:.2f} times the MACs"
         )
         if p.flash_bytes is not None:
-            tip += f", {p.flash_bytes:,} bytes of flash"
+            tip += f", {p.flash_bytes:,} bytes of constants in flash"
         css = "td-accent" if p in front else "td-dim"
         where = f'cx="{at_x:.1f}" cy="{at_y:.1f}"'
         dot = f'<circle class="{css}" {where} r="4.5"/>'

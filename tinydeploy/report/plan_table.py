@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tinydeploy.ir import Graph
+from tinydeploy.numerics.profile import IntegerProfile
+from tinydeploy.plan.flash import plan_constants
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.plan.liveness import executed
 from tinydeploy.plan.planner import peak_step
@@ -65,15 +67,19 @@ def show_plan(
         console.print(f"{len(positions) - len(shown)} steps with fewer bytes alive: -v shows them")
 
 
-def show_front(console: Console, front: Sequence[Choice], plan: MemoryPlan) -> None:
-    """Print the plans that no other beats: RAM against estimated instructions."""
+def show_front(
+    console: Console, front: Sequence[Choice], plan: MemoryPlan, profile: IntegerProfile
+) -> None:
+    """Print the plans that no other beats: RAM, constants in flash, estimated instructions."""
     fastest = min(c.instructions for c in front)
-    console.print("front  arena bytes   instructions (estimated)", markup=False)
+    head = "front  arena bytes   constants   instructions, of the fastest (estimated)"
+    console.print(head, markup=False)
     for choice in front:
         factor = f", {choice.mac_factor:.2f} times the MACs" if choice.strips else ""
         chosen = "  <- this plan" if choice.plan == plan else ""
+        constants = plan_constants(choice.graph, profile, choice.plan)
         console.print(
-            f"       {choice.plan.arena_bytes:>11,}   {choice.instructions / fastest:8.3f} "
-            f"of the fastest's{factor}{chosen}",
+            f"       {choice.plan.arena_bytes:>11,} {constants:>11,}   "
+            f"{choice.instructions / fastest:.3f} times{factor}{chosen}",
             markup=False,
         )
