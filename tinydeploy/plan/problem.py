@@ -302,7 +302,13 @@ class Problem:
         return [self.uses[p, pace] for p, pace in zip(s.nodes, s.each, strict=True)]
 
     def _alive(self, first: int, last: int) -> Iterator[int]:
-        return (t for t in self.birth if self.birth[t] <= last and self.death[t] >= first)
+        """Return the tensors in the arena that are needed while some nodes run."""
+        outside = self.selection.outside
+        return (
+            t
+            for t in self.birth
+            if self.birth[t] <= last and self.death[t] >= first and t not in outside
+        )
 
     def _held(self, tensor: int) -> int:
         """Return the bytes of a tensor; of an input that arrives several times one row."""
