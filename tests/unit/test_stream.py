@@ -22,9 +22,10 @@ from tinydeploy.ops.concatenation import Attributes as ConcatAttributes
 from tinydeploy.ops.execute import run_outputs
 from tinydeploy.passes import run_passes
 from tinydeploy.plan import search
-from tinydeploy.plan.layout import MemoryPlan
+from tinydeploy.plan.layout import MemoryPlan, Segment
 from tinydeploy.plan.liveness import keep_outside
 from tinydeploy.plan.planner import plan_layers
+from tinydeploy.plan.rows import paced
 from tinydeploy.plan.select import Selection, portable, select
 from tinydeploy.plan.simulate import simulate
 from tinydeploy.plan.stream import Scheduler
@@ -158,6 +159,33 @@ def test_a_plan_can_be_made_again() -> None:
     with pytest.raises(ValueError, match="overlap"):
         offsets = [0] * len(plan.offsets)
         search.plan_again(graph, LITERT, selection, plan.segments, offsets, 0, "greedy")
+
+
+def test_rows_computed_as_one() -> None:
+    """Narrow images whose rows lie together are one longer row to pointwise kernels."""
+    net = Net(np.random.default_rng(5), "folded")
+    x = net.input(24, 5, 3)
+    for _ in range(2):
+        y = net.conv(net.depthwise(net.conv(x, 6), (3, 3)), 3)
+        x = net.plus(x, y)
+    net.output(net.conv(x, 2))
+    built = net.graph()
+    numbers = [n for n in paced(built, LITERT, portable(built, LITERT)) if isinstance(n, int)]
+    graphs = [built.replace(name=f"folded{rows}") for rows in numbers]
+    plans = []
+    for graph, rows in zip(graphs, numbers, strict=True):
+        selection = portable(graph, LITERT)
+        able = paced(graph, LITERT, selection)[rows].kernels
+        paces = tuple(rows if able[p] else "even" for p in range(len(graph.nodes)))
+        assert paces.count(rows) > 4
+        segment = Segment("streamed", tuple(range(len(graph.nodes))), paces=paces)
+        plans.append(search.plan_segments(graph, LITERT, selection, [segment], "greedy"))
+        simulate(graph, plans[-1], LITERT)
+    assert len(plans) > 1
+    image = np.random.default_rng(0).integers(-128, 128, (1, 24, 5, 3)).astype(np.int8)
+    (want,) = run_outputs(built, [image], LITERT)
+    for model in compile_all(graphs, LITERT, plans=plans):
+        np.testing.assert_array_equal(model.run([image])[0], want)
 
 
 def test_families_that_are_not_proven_by_rows_stay_whole() -> None:

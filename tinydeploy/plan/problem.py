@@ -16,7 +16,7 @@ from tinydeploy.plan import cost
 from tinydeploy.plan.items import Cut
 from tinydeploy.plan.layout import Rows, aligned
 from tinydeploy.plan.liveness import executed, homes
-from tinydeploy.plan.rows import PACES, paced
+from tinydeploy.plan.rows import paced
 from tinydeploy.plan.select import Selection
 from tinydeploy.plan.stream import EVEN, Life, Scheduler, Stream, reduces
 
@@ -238,7 +238,7 @@ class Problem:
         least = self._option(start, nodes, feeds, paces)
         moves = []
         for k, p in enumerate(nodes):
-            for pace in PACES:
+            for pace in self.scheduler.rows:
                 if not self._has(p, "tight" if pace == "even" else pace):
                     continue
                 o = self._option(start, nodes, feeds, [*paces[:k], pace, *paces[k + 1 :]])
@@ -246,7 +246,7 @@ class Problem:
                 if saved > 0:
                     moves.append((saved / max(taken, 1), saved, k, pace))
         saves = [0.0] * len(nodes)
-        for _, saved, k, pace in sorted(moves, reverse=True):
+        for _, saved, k, pace in sorted(moves, key=lambda move: move[:3], reverse=True):
             if saved > saves[k]:
                 saves[k], paces[k] = saved, pace
                 yield replace(self._option(start, nodes, feeds, paces), loose=True)
