@@ -11,6 +11,7 @@ import numpy as np
 from tinydeploy.plan.layout import ALIGNMENT, Item, Rows
 
 EFFORT = 100_000
+_TRIES = 400  # placements of all items at most
 _REPAIRS = 25  # of an order, for each limit
 
 Key = Callable[[int], tuple[int, ...]]
@@ -182,7 +183,7 @@ def allocate_greedy(
     rivals = rivals_of(items)
     best: list[int] = []
     total = sum(size)
-    tries = effort // len(items)
+    tries = min(effort // len(items), _TRIES)
     for key, _ in states[: 3 + tries // 20]:
         offsets, lost = _place(items, sorted(range(len(items)), key=key), rivals, total)
         if lost < 0:

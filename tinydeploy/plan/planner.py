@@ -18,7 +18,7 @@ from tinydeploy.plan.rows import streaming_selection
 from tinydeploy.plan.select import Selection, portable
 from tinydeploy.plan.stream import Scheduler
 
-_PIECES = 250  # of all items, up to which the solver is asked unless it must be
+_PIECES = 120  # of all items, up to which the solver is asked unless it must be
 _FAR = 1 << 15  # bytes between rows from which kernels are told
 
 

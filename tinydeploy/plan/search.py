@@ -22,13 +22,14 @@ from tinydeploy.plan.select import Selection
 from tinydeploy.plan.stream import EVEN, Scheduler
 from tinydeploy.plan.strips import Strips, joined, promising, split, work_factor
 
-_SOLVER_SECONDS = 0.4  # deterministic ones
+_SOLVER_SECONDS = 0.1  # deterministic ones
 # Points of the front whose items are placed, and plans of one pace beside them.
 _MATERIALISED, _LEAN = 12, 2
 _STRIPPED = 2  # the same where the network is split into strips
 # Items placed in all: for each of them, for a few that could be best, for the one to use.
-_EFFORT, _MORE_EFFORT, _FINAL_EFFORT = 5_000, 80_000, 240_000
+_EFFORT, _MORE_EFFORT, _FINAL_EFFORT = 5_000, 60_000, 120_000
 _MORE = 4
+_HARDER = 6  # how many times the effort for strips, of which there are more items
 # Streamed plans of so many times the least RAM are weighed against each other.
 NEAR = 1.1
 # The default plan may cost this many times the instructions of the fastest, by goal.
@@ -225,7 +226,8 @@ def _smallest(choices: Sequence[Choice], profile: IntegerProfile) -> list[Choice
     for k in sorted(range(len(found)), key=lambda k: found[k].plan.lower_bound_bytes)[:_MORE]:
         plan = found[k].plan
         if plan.lower_bound_bytes < min(c.plan.arena_bytes for c in found):
-            plan = placed_again(found[k].graph, profile, plan, "greedy", _MORE_EFFORT)
+            effort = _MORE_EFFORT * (_HARDER if found[k].strips else 1)
+            plan = placed_again(found[k].graph, profile, plan, "greedy", effort)
             found[k] = replace(found[k], plan=plan)
     return found
 
