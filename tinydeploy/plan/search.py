@@ -213,9 +213,8 @@ def _fitted(choices: Sequence[Choice], ram: int, profile: IntegerProfile) -> lis
     for k in sorted(range(len(found)), key=lambda k: found[k].instructions):
         plan = found[k].plan
         if plan.arena_bytes > ram >= plan.lower_bound_bytes:
-            plan = placed_again(found[k].graph, profile, plan, "greedy", _MORE_EFFORT)
-            found[k] = replace(found[k], plan=plan)
-        if plan.arena_bytes <= ram:
+            found[k] = _placed_better(found[k], profile)
+        if found[k].plan.arena_bytes <= ram:
             break
     return found
 
@@ -226,10 +225,15 @@ def _smallest(choices: Sequence[Choice], profile: IntegerProfile) -> list[Choice
     for k in sorted(range(len(found)), key=lambda k: found[k].plan.lower_bound_bytes)[:_MORE]:
         plan = found[k].plan
         if plan.lower_bound_bytes < min(c.plan.arena_bytes for c in found):
-            effort = _MORE_EFFORT * (_HARDER if found[k].strips else 1)
-            plan = placed_again(found[k].graph, profile, plan, "greedy", effort)
-            found[k] = replace(found[k], plan=plan)
+            found[k] = _placed_better(found[k], profile)
     return found
+
+
+def _placed_better(choice: Choice, profile: IntegerProfile) -> Choice:
+    """Return a plan of the front placed with more effort."""
+    effort = _MORE_EFFORT * (_HARDER if choice.strips else 1)
+    plan = placed_again(choice.graph, profile, choice.plan, "greedy", effort)
+    return replace(choice, plan=plan)
 
 
 def _check_fits(plan: MemoryPlan, wanted: Wanted) -> None:
