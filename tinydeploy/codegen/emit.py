@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinydeploy import __version__
 from tinydeploy.codegen import names
+from tinydeploy.codegen.constants import Constants
 from tinydeploy.codegen.regions import Region, expression, region_at, regions_of
 from tinydeploy.codegen.render import read, render
+from tinydeploy.codegen.rows import RowsAt, rows_at
 from tinydeploy.codegen.sources import SourceTree
 from tinydeploy.ir import Graph
 from tinydeploy.ir.dump import describe_tensor
 from tinydeploy.numerics.profile import IntegerProfile
 from tinydeploy.ops import RowSource, op_named
 from tinydeploy.plan.layout import MemoryPlan
-
-_C_TYPES = {
-    f"{sign}int{bits}": f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,47 +47,6 @@ class GeneratedModel:
     slow_const_bytes: int = 0
 
 
-@dataclass(slots=True)
-class _Constants:
-    """Collect constant arrays, each content once."""
-
-    prefix: str
-    by_content: dict[tuple[str, bytes], str] = field(default_factory=dict)
-    arrays: list[dict[str, Any]] = field(default_factory=list)
-    reads: dict[str, float] = field(default_factory=dict)
-    pixels: float = 0.0
-
-    def name(self, array: NDArray[Any], suggestion: str) -> str:
-        key = (array.dtype.name, array.tobytes())
-        if key not in self.by_content:
-            symbol = f"{self.prefix}_{suggestion}"
-            self.by_content[key] = symbol
-            self.arrays.append(
-                {"symbol": symbol, "type": _C_TYPES[array.dtype.name], "array": array}
-            )
-        symbol = self.by_content[key]
-        self.reads[symbol] = self.reads.get(symbol, 0.0) + self.pixels
-        return symbol
-
-    def slowest(self, room: int) -> set[str]:
-        """Return the constants to put elsewhere so that the others take at most `room` bytes.
-
-        Those that are read least often per byte, as few as will do.
-        """
-        order = sorted(self.arrays, key=lambda a: (self.reads[a["symbol"]], -a["array"].nbytes))
-        excess = sum(a["array"].nbytes for a in order) - room
-        moved: dict[str, int] = {}
-        for a in order:
-            if excess > 0:
-                moved[a["symbol"]] = a["array"].nbytes
-                excess -= a["array"].nbytes
-        for symbol, size in reversed(list(moved.items())):
-            if excess + size <= 0:  # it can stay, after all
-                excess += size
-                del moved[symbol]
-        return {*moved}
-
-
 def generate(
     graph: Graph,
     plan: MemoryPlan,
@@ -104,7 +60,7 @@ def generate(
     Constants beyond `const_room` bytes are marked TD_CONST_SLOW, those read least per byte first.
     """
     name = names.identifier(graph.name)
-    constants = _Constants(name)
+    constants = Constants(name)
     regions = regions_of(graph, plan)
     segments: list[dict[str, Any]] = [
         {
@@ -164,7 +120,7 @@ def _step(
     plan: MemoryPlan,
     profile: IntegerProfile,
     position: int,
-    constants: _Constants,
+    constants: Constants,
     regions: tuple[Region, ...],
 ) -> dict[str, Any]:
     """Describe one node for the template: its kernel, parameters, rows and comment."""
@@ -190,13 +146,13 @@ def _step(
         if kernel.band > 1:
             assert source.dilation == 1 and source.table is None
             taps += (kernel.band - 1) * source.stride
-        rows_at = _rows_at(graph, plan, index, constants, regions)
-        if rows_at is None:
+        place = rows_at(plan, index, constants, regions)
+        if place is None:
             base = _base(graph, plan, index, constants, position, source.input, regions)
-            rows_at = RowsAt(base, layout.row_bytes(tensor) if count > 1 else layout.bytes(tensor))
+            place = RowsAt(base, layout.row_bytes(tensor) if count > 1 else layout.bytes(tensor))
         pointers.append(
             {
-                "rows": rows_at,
+                "rows": place,
                 "first": layout.first(tensor),
                 "count": count,
                 "taps": taps,
@@ -214,7 +170,7 @@ def _step(
     def at(offset: int | None) -> str | None:
         return None if offset is None else expression(regions, offset)
 
-    out_rows = _rows_at(graph, plan, node.outputs[0], constants, regions)
+    out_rows = rows_at(plan, node.outputs[0], constants, regions)
     if out_rows is None:
         pitch = out.bytes // rows if out_layout.plain else out_layout.row_bytes(out) // fold
         out_rows = RowsAt(expression(regions, plan.offset_of(node.outputs[0])), pitch)
@@ -249,45 +205,6 @@ def _step(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class RowsAt:
-    """Say in C where the rows of a tensor are: row y at base + y * pitch, at base + (y % ring) *
-    pitch, or at base + table[y % ring] * pitch; a ring of 0 is none.
-    """
-
-    base: str
-    pitch: int
-    ring: int = 0
-    table: str = ""
-    far: bool = False  # the table's entries have 32 bits, not 16
-
-
-def _rows_at(
-    graph: Graph,
-    plan: MemoryPlan,
-    index: int,
-    constants: _Constants,
-    regions: tuple[Region, ...],
-) -> RowsAt | None:
-    """Say where the rows are of a tensor that only a streamed segment knows; None for others."""
-    if index not in plan.items.rows:
-        return None
-    places = np.array(plan.row_offsets(index), np.int64)
-    period = next(n for n in range(1, len(places) + 1) if np.array_equal(places[n:], places[:-n]))
-    places, ring = places[:period], period if period < len(places) else 0
-    steps = {*np.diff(places).tolist()}
-    base = int(places.min())
-    if len(steps) <= 1 and base == places[0]:
-        return RowsAt(expression(regions, base), steps.pop() if steps else 0, ring)
-    region = region_at(regions, base)
-    places = places - region.offset
-    unit = int(np.gcd.reduce(places))
-    far = int(places.max()) // unit >= 1 << 16
-    words = (places // unit).astype(np.uint32 if far else np.uint16)
-    table = constants.name(words, f"rows_of_{index}")
-    return RowsAt(expression(regions, region.offset), unit, ring, table, far)
-
-
 def _loads(
     graph: Graph, plan: MemoryPlan, regions: tuple[Region, ...]
 ) -> list[list[dict[str, Any]]]:
@@ -311,13 +228,13 @@ def _feed(
     graph: Graph,
     plan: MemoryPlan,
     index: int,
-    constants: _Constants,
+    constants: Constants,
     regions: tuple[Region, ...],
 ) -> dict[str, Any]:
     """Describe an input that arrives row by row."""
     return {
         "slot": graph.inputs.index(index),
-        "rows": _rows_at(graph, plan, index, constants, regions),
+        "rows": rows_at(plan, index, constants, regions),
         "bytes": plan.selection.layout(index).row_bytes(graph.tensors[index]),
     }
 
@@ -339,7 +256,7 @@ def _describe(
     return f"{describe_tensor(tensor)} at {where}{', ' if layout else ''}{layout}"
 
 
-def _row_table(source: RowSource, constants: _Constants, position: int) -> str:
+def _row_table(source: RowSource, constants: Constants, position: int) -> str:
     if source.table is None:
         return ""
     return constants.name(np.array(source.table, np.uint16), f"node{position}_rows")
@@ -355,7 +272,7 @@ def _base(
     graph: Graph,
     plan: MemoryPlan,
     index: int,
-    constants: _Constants,
+    constants: Constants,
     position: int,
     slot: int,
     regions: tuple[Region, ...],
@@ -368,7 +285,7 @@ def _base(
     return expression(regions, plan.offset_of(index))
 
 
-def _initialiser(params: Any, constants: _Constants, position: int) -> list[tuple[str, str]]:
+def _initialiser(params: Any, constants: Constants, position: int) -> list[tuple[str, str]]:
     """Return (C expression, field name) per field, in the order of the C struct."""
     items = []
     for f in dataclasses.fields(params):
