@@ -92,6 +92,8 @@ def depthwise_chains(net: Net, r: Generator, count: int) -> None:
     for k in range(count):
         channels, stride = pick(r, (1, 2, 4, 5, 8, 13, 20)), 1 + k % 2
         width = (16, 27)[k] if k < 2 else pick(r, (3, 4, 5, 6, 7, 8, 11, 14, 17))
+        if k < 2:  # not a convolution of all channels: the kernel for wide rows is always used
+            channels = max(channels, 2)
         height = pick(r, (3, 4, 5, 6, 9))
         x = net.conv(net.input(height, width, 3), channels, zero=pick(r, (-128, -7, 127)))
         pads = None
