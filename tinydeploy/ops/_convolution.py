@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Params:
-    """Begin the parameters of both convolutions."""
+class Across:
+    """Begin parameters with where the windows of a row's outputs lie."""
 
     in_w: int
     in_c: int
@@ -26,6 +26,12 @@ class Params:
     stride_w: int
     dilation_w: int
     pad_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Params(Across):
+    """Begin the parameters of both convolutions."""
+
     in_offset: int
     out_offset: int
     clamp_min: int
@@ -54,6 +60,12 @@ class DepthwiseParams(Params):
 def extended(kind: Callable[..., T], params: Any, *more: Any) -> T:
     """Return parameters as a kind that has more fields behind theirs."""
     return kind(*(getattr(params, f.name) for f in fields(params)), *more)
+
+
+def taken(kind: type[T], params: Any, **others: Any) -> T:
+    """Return parameters of a kind, its fields those of the same names, and others."""
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{n: getattr(params, n) for n in names if n not in others}, **others)
 
 
 def _common(call: Call, weights: Array) -> Params:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinydeploy.ops import _window as window
+from tinydeploy.ops import _convolution as convolution
 from tinydeploy.ops._dsp.requant import is_dsp
 from tinydeploy.ops.base import Array, Kernel, Site, on_int16, once_per_site
 
@@ -40,17 +40,9 @@ class Params:
 
 
 @dataclass(frozen=True, slots=True)
-class DepthwiseParams:
+class DepthwiseParams(convolution.Across):
     """Mirror td_depthwise_16_params."""
 
-    in_w: int
-    in_c: int
-    out_w: int
-    kernel_h: int
-    kernel_w: int
-    stride_w: int
-    dilation_w: int
-    pad_left: int
     clamp_min: int
     clamp_max: int
     weights: Array  # int8 [kernel_h, kernel_w, in_c]
@@ -95,19 +87,13 @@ def _accepts(site: Site) -> bool:
 
 
 def _params(site: Site) -> Params:
-    p = _own(site)
-    if site.call.node.op == "FULLY_CONNECTED":
-        sizes = (p.batches, p.in_c, p.batches, p.out_c, 1, 1, 1, 0)
-        matrix = p.weights.reshape(p.out_c, 1, -1)
-    else:
-        sizes = (
-            p.in_w, p.in_c, p.out_w, p.out_c, p.kernel_h, p.kernel_w, p.stride_w, p.pad_left
-        )  # fmt: skip
-        matrix = p.weights.reshape(p.out_c, p.kernel_h, -1)
-    weights = fours(matrix, is_dsp(site))
-    return Params(
-        *sizes, p.clamp_min, p.clamp_max, weights[0, 0].size, weights, p.bias, p.multiplier, p.shift
-    )
+    p, dense = _own(site), site.call.node.op == "FULLY_CONNECTED"
+    weights = fours(p.weights.reshape(p.out_c, 1 if dense else p.kernel_h, -1), is_dsp(site))
+    others = {"row_bytes": weights[0, 0].size, "weights": weights}
+    if dense:  # the window of an image of one row, a pixel per batch
+        others |= {"in_w": p.batches, "out_w": p.batches, "pad_left": 0}
+        others |= {"kernel_h": 1, "kernel_w": 1, "stride_w": 1}
+    return convolution.taken(Params, p, **others)
 
 
 def _constants(site: Site) -> dict[str, int]:
@@ -119,11 +105,7 @@ def _accepts_depthwise(site: Site) -> bool:
 
 
 def _depthwise_params(site: Site) -> DepthwiseParams:
-    p, g = _own(site), window.convolution(site.call)
-    return DepthwiseParams(
-        p.in_w, p.in_c, p.out_w, g.kernel_h, g.kernel_w, p.stride_w, p.dilation_w, p.pad_left,
-        p.clamp_min, p.clamp_max, p.weights, p.bias, p.multiplier, p.shift,
-    )  # fmt: skip
+    return convolution.taken(DepthwiseParams, _own(site))
 
 
 RUNS = Kernel("runs_16", "td_runs_16", _accepts, _params, _constants, by_rows=True)

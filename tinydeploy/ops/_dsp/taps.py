@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tinydeploy.numerics.fixedpoint import wrap32
 from tinydeploy.ops import _window as window
+from tinydeploy.ops._dsp.compact import compact_form
 from tinydeploy.ops._dsp.depthwise import Filters, filters_of, out_steps
 from tinydeploy.ops._dsp.requant import pair
 from tinydeploy.ops.base import Kernel, Site
@@ -58,41 +59,39 @@ def _bits(site: Site) -> int:
     return 16 if _compact(site) is None else 8
 
 
+def _fours(channels: int) -> list[Array]:
+    """Return the channels that are computed together: the last four may repeat some."""
+    return [np.arange(4) + min(first, channels - 4) for first in range(0, channels, 4)]
+
+
 def _compact_stream(f: Filters, zero: int) -> Array:
     """Pack per four channels: biases, offset above four shifts, weights tap after tap, multipliers.
 
     The zero point and the rounding are added after the shift, so that no addends are needed.
     """
-    r, channels = f.requant, f.bias.size
-    weights = f.filters.reshape(channels, -1) & 0xFF
-    # Without weights, a bias that gives the value: with m = 2^30 half of it is the high product.
-    bias = np.where(r.constant, ((r.addend >> r.right) - zero) << (r.right + 1), f.bias)
-    multiplier = np.where(r.constant, 1 << 30, r.multiplier)
+    c = compact_form(f.requant, f.bias, zero, single=False)
+    weights = f.filters.reshape(f.bias.size, -1) & 0xFF
     words: list[Array] = []
-    for first in range(0, channels, 4):
-        start = min(first, channels - 4)
-        c = np.arange(start, start + 4)
-        shifts = sum(int(r.right[start + k]) << (5 * k) for k in range(4))
-        words.append(np.array([*bias[c], start << 20 | shifts]))
-        words.append(sum(weights[start + k] << (8 * k) for k in range(4)))
-        words.append(multiplier[c])
+    for four in _fours(f.bias.size):
+        shifts = (c.low[four] << np.arange(0, 20, 5)).sum()
+        words.append(np.array([*c.bias[four], four[0] << 20 | shifts]))
+        words.append((weights[four] << np.arange(0, 32, 8)[:, None]).sum(axis=0))
+        words.append(c.multiplier[four])
     return wrap32(np.concatenate(words)).astype(np.int32)
 
 
 def _stream(f: Filters) -> Array:
     """Pack per four channels: biases, offset, weights tap after tap, requantisation."""
-    r, channels = f.requant, f.bias.size
-    weights = f.filters.reshape(channels, -1)
+    r = f.requant
+    weights = f.filters.reshape(f.bias.size, -1)
     words: list[Array] = []
-    for first in range(0, channels, 4):
-        start = min(first, channels - 4)
-        c = np.arange(start, start + 4)
-        w = weights[c]
-        words.append(np.array([*f.bias[c], start]))
+    for four in _fours(f.bias.size):
+        w = weights[four]
+        words.append(np.array([*f.bias[four], four[0]]))
         words.append(np.stack([pair(w[0], w[2]), pair(w[1], w[3])], axis=1).ravel())
-        words.append(np.stack([r.multiplier[c], r.addend[c]], axis=1).ravel())
+        words.append(np.stack([r.multiplier[four], r.addend[four]], axis=1).ravel())
         if not r.uniform:
-            words.append(r.right[c])
+            words.append(r.right[four])
     return wrap32(np.concatenate(words)).astype(np.int32)
 
 

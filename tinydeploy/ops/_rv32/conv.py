@@ -307,19 +307,16 @@ def packs(kernel: Kernel) -> Kernel:
     return replace(kernel, accepts=lambda site: kernel.accepts(site) and bits_of(site) < 8)
 
 
-PLANES: tuple[Kernel, ...] = tuple(
-    Kernel(
-        "rv32/conv_2d",
-        "td_conv_2d_rv32",
-        accepts=condition,
-        params=params,
-        constants=constants,
-        scratch=scratch,
-        whole=whole,
-        band=band,
-    )
-    for condition, band, whole in (
-        (_accepts_band, BAND, lambda site: False),
-        (accepts, 1, _whole),
-    )
+_PLANE = Kernel(
+    "rv32/conv_2d",
+    "td_conv_2d_rv32",
+    accepts=accepts,
+    params=params,
+    constants=constants,
+    scratch=scratch,
+    whole=_whole,
+)
+PLANES = (
+    replace(_PLANE, accepts=_accepts_band, band=BAND, whole=lambda site: False),
+    _PLANE,
 )

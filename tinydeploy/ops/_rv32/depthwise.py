@@ -69,6 +69,13 @@ def plan_of(site: Site, rows_given: bool = False) -> Plan | None:
     return (_plan_of_rows if rows_given else _plan_of_whole)(site)
 
 
+def planned(site: Site, rows_given: bool = False) -> Plan:
+    """Return the plan of a node that is known to have one."""
+    plan = plan_of(site, rows_given)
+    assert plan is not None
+    return plan
+
+
 @once_per_site
 def _plan_of_whole(site: Site) -> Plan | None:
     return _plan(site, rows_given=False)
@@ -164,8 +171,7 @@ def tables(site: Site, plan: Plan, factor: int = 1) -> tuple[Array, Array]:
 def params(site: Site) -> Params:
     from tinydeploy.ops.depthwise_conv_2d import params as portable
 
-    plan = plan_of(site)
-    assert plan is not None
+    plan = planned(site)
     p = portable(site.call, site.profile)
     out_c = p.weights.shape[2]
     return Params(
@@ -181,9 +187,7 @@ def _plane(plan: Plan) -> int:
 
 
 def scratch(site: Site) -> int:
-    plan = plan_of(site)
-    assert plan is not None
-    return _plane(plan)
+    return _plane(planned(site))
 
 
 def tile_of(width: int) -> int:
@@ -193,18 +197,28 @@ def tile_of(width: int) -> int:
     return min(sizes, key=lambda t: (-(-width // t)) * (t + 1))
 
 
-def constants(site: Site) -> dict[str, int]:
-    plan = plan_of(site)
-    assert plan is not None
+def forms(site: Site, plan: Plan) -> dict[str, int]:
+    """Return the constants that say how sums are rounded and how `tables` holds numbers."""
+    return {
+        "away": int(plan.scale.signed),
+        "wide": int(site.optimize == "speed"),
+        "compact": int(is_compact(site, plan)),
+    }
+
+
+def loops(site: Site, plan: Plan) -> dict[str, int]:
+    """Return the constants of code whose loops over filter columns and a tile are unrolled."""
     return {
         "kernel_w": plan.kernel_w,
         "stride": plan.stride_w,
         "dilation": plan.dilation_w,
         "tile": tile_of(plan.out_w),
-        "away": int(plan.scale.signed),
-        "wide": int(site.optimize == "speed"),
-        "compact": int(is_compact(site, plan)),
+        **forms(site, plan),
     }
+
+
+def constants(site: Site) -> dict[str, int]:
+    return loops(site, planned(site))
 
 
 def _plain(site: Site) -> bool:
@@ -245,8 +259,7 @@ def accepts_3x3(site: Site) -> bool:
     """
     if site.optimize != "speed" or not accepts(site) or not _plain(site):
         return False
-    plan = plan_of(site)
-    assert plan is not None
+    plan = planned(site)
     return (
         not plan.turned
         and plan.kernel_h == plan.kernel_w == 3
@@ -257,8 +270,7 @@ def accepts_3x3(site: Site) -> bool:
 
 
 def params_3x3(site: Site) -> Params3x3:
-    plan = plan_of(site)
-    assert plan is not None
+    plan = planned(site)
     p, pitch = params(site), _pitch_3x3(plan, site)
     return Params3x3(
         p.in_h, p.in_w, p.in_c, p.multiplier_, scratch_3x3(site), plan.top * pitch + plan.left,
@@ -267,21 +279,17 @@ def params_3x3(site: Site) -> Params3x3:
 
 
 def scratch_3x3(site: Site) -> int:
-    plan = plan_of(site)
-    assert plan is not None
+    plan = planned(site)
     return -(-plan.rows * _pitch_3x3(plan, site) // 4) * 4
 
 
 def constants_3x3(site: Site) -> dict[str, int]:
-    plan = plan_of(site)
-    assert plan is not None
+    plan = planned(site)
     return {
         "stride": plan.stride_w,
         "pitch": _pitch_3x3(plan, site),
         "odd": plan.out_w % 2,
-        "away": int(plan.scale.signed),
-        "wide": int(site.optimize == "speed"),
-        "compact": int(is_compact(site, plan)),
+        **forms(site, plan),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,10 +10,11 @@ from tinydeploy.ops._rv32.depthwise import (
     MAX_TAPS,
     Plan,
     able,
-    is_compact,
+    forms,
+    loops,
     plan_of,
+    planned,
     tables,
-    tile_of,
 )
 from tinydeploy.ops.base import Array, Kernel, Site
 
@@ -49,10 +50,13 @@ def accepts_rows(site: Site) -> bool:
     return able(site) and plan_of(site, rows_given=True) is not None
 
 
+def _plan(site: Site) -> Plan:
+    return planned(site, rows_given=True)
+
+
 def _band(site: Site) -> int:
     """Return the rows of output per call: those of the input that they share are copied once."""
-    plan = plan_of(site, rows_given=True)
-    assert plan is not None
+    plan = _plan(site)
     several = site.pace == "wide" or (plan.out_w <= _NARROW and site.pace == "even")
     return _BAND if several and plan.out_h >= _BAND and plan.dilation_h == 1 else 1
 
@@ -64,8 +68,7 @@ def _accepts_band(site: Site) -> bool:
 def params_rows(site: Site) -> RowsParams:
     from tinydeploy.ops.depthwise_conv_2d import params as portable
 
-    plan = plan_of(site, rows_given=True)
-    assert plan is not None
+    plan = _plan(site)
     p = portable(site.call, site.profile)
     return RowsParams(
         plan.in_w, p.in_c, p.depth_multiplier, plan.left, -p.in_offset, plan.out_w,
@@ -76,24 +79,13 @@ def params_rows(site: Site) -> RowsParams:
 
 def scratch_rows(site: Site) -> int:
     """Return the bytes of one channel of the rows with their padding."""
-    plan = plan_of(site, rows_given=True)
-    assert plan is not None
+    plan = _plan(site)
     rows = (_band(site) - 1) * plan.stride_h + plan.kernel_h
     return -(-rows * plan.pitch // 4) * 4
 
 
 def constants_rows(site: Site) -> dict[str, int]:
-    plan = plan_of(site, rows_given=True)
-    assert plan is not None
-    return {
-        "kernel_w": plan.kernel_w,
-        "stride": plan.stride_w,
-        "dilation": plan.dilation_w,
-        "tile": tile_of(plan.out_w),
-        "away": int(plan.scale.signed),
-        "wide": int(site.optimize == "speed"),
-        "compact": int(is_compact(site, plan)),
-    }
+    return loops(site, _plan(site))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +108,7 @@ def accepts_column(site: Site, band: int = 1) -> bool:
 
     if not accepts_rows(site):
         return False
-    plan, p = plan_of(site, rows_given=True), portable(site.call, site.profile)
-    assert plan is not None
+    plan, p = _plan(site), portable(site.call, site.profile)
     one = plan.in_w == plan.out_w == plan.kernel_w == p.depth_multiplier == 1
     several = band == 1 or (
         site.pace != "tight" and plan.out_h >= band and plan.stride_h <= 2 and plan.dilation_h == 1
@@ -133,23 +124,19 @@ def params_column(site: Site) -> ColumnParams:
 
 
 def _pads(site: Site) -> int:
-    plan = plan_of(site, rows_given=True)
-    assert plan is not None
+    plan = _plan(site)
     last = (plan.out_h - 1) * plan.stride_h + (plan.kernel_h - 1) * plan.dilation_h
     return int(plan.top > 0 or last >= plan.in_h)
 
 
 def constants_column(site: Site, band: int) -> dict[str, int]:
-    plan = plan_of(site, rows_given=True)
-    assert plan is not None
+    plan = _plan(site)
     return {
         "taps": plan.kernel_h,
         "stride": plan.stride_h if band > 1 else 1,
         "band": band,
         "pads": _pads(site),
-        "away": int(plan.scale.signed),
-        "wide": int(site.optimize == "speed"),
-        "compact": int(is_compact(site, plan)),
+        **forms(site, plan),
     }
 
 
@@ -184,8 +171,7 @@ def accepts_3x3_rows(site: Site) -> bool:
 
     if not accepts_rows(site):
         return False
-    plan, p = plan_of(site, rows_given=True), portable(site.call, site.profile)
-    assert plan is not None
+    plan, p = _plan(site), portable(site.call, site.profile)
     return (
         plan.kernel_h == plan.kernel_w == 3
         and plan.stride_w <= 2
@@ -206,8 +192,7 @@ def _has_rows(plan: Plan) -> bool:
 
 
 def params_3x3_rows(site: Site) -> Rows3x3Params:
-    plan = plan_of(site, rows_given=True)
-    assert plan is not None
+    plan = _plan(site)
     p = params_rows(site)
     return Rows3x3Params(
         p.in_c, p.clamp_min, p.clamp_max, p.nudge, p.half, p.fill,
@@ -216,15 +201,12 @@ def params_3x3_rows(site: Site) -> Rows3x3Params:
 
 
 def constants_3x3_rows(site: Site) -> dict[str, int]:
-    plan = plan_of(site, rows_given=True)
-    assert plan is not None
+    plan = _plan(site)
     return {
         "stride": plan.stride_w,
         "left": plan.left,
         "right": _right(plan),
-        "away": int(plan.scale.signed),
-        "wide": int(site.optimize == "speed"),
-        "compact": int(is_compact(site, plan)),
+        **forms(site, plan),
     }
 
 
@@ -252,16 +234,13 @@ def _column(band: int) -> Kernel:
 
 
 COLUMNS = tuple(_column(band) for band in _COLUMN_BANDS)
-ROWS = tuple(
-    Kernel(
-        "rv32/depthwise_rows",
-        "td_depthwise_rows_rv32",
-        accepts=condition,
-        params=params_rows,
-        constants=constants_rows,
-        scratch=scratch_rows,
-        band=band,
-        by_rows=True,
-    )
-    for condition, band in ((_accepts_band, _BAND), (accepts_rows, 1))
+_ROW = Kernel(
+    "rv32/depthwise_rows",
+    "td_depthwise_rows_rv32",
+    accepts=accepts_rows,
+    params=params_rows,
+    constants=constants_rows,
+    scratch=scratch_rows,
+    by_rows=True,
 )
+ROWS = (replace(_ROW, accepts=_accepts_band, band=_BAND), _ROW)
