@@ -258,6 +258,7 @@ SWEEPS: dict[str, tuple[Callable[[Net, np.random.Generator, int], set[str]], int
         ("dense", "speed", "litert", False),
         ("dense", "balanced", "tflm", False),
         ("small", "speed", "litert", False),
+        ("small", "balanced", "tflm", True),
         ("streams", "balanced", "litert", True),
     ],
 )
