@@ -190,8 +190,6 @@ def run_on(
     else:
         plan = plan_layers(graph, "greedy", selection, semantics)
     used = {k.function for k in plan.selection.kernels if k}
-    if streamed:  # there a mean adds up rows as they come, portably
-        functions = ["td_mean_rows" if f.startswith("td_mean_") else f for f in functions]
     assert used.issuperset(functions), f"wanted {functions}, chosen {sorted(used)}"
     verdict, counts = run_plan(target, graph, plan, semantics, samples)
     return verdict, counts, selection
