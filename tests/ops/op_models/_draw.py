@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,9 @@ def zero_point(random: Generator) -> int:
 def scale(random: Generator, low: float = -10, high: float = 2) -> float:
     """Return a scale of 2^low .. 2^high, often a power of two, as float32 holds it."""
     exponent = random.uniform(low, high)
-    return float(np.float32(2.0 ** (round(exponent) if random.random() < 0.2 else exponent)))
+    if random.random() < 0.2:
+        exponent = min(round(exponent), math.floor(high))
+    return float(np.float32(2.0**exponent))
 
 
 def activation(random: Generator) -> int:
