@@ -20,7 +20,8 @@ from tinydeploy.ops import op_named
 from tinydeploy.ops.execute import run_all
 from tinydeploy.passes import run_passes
 from tinydeploy.plan import exact
-from tinydeploy.plan.arena import allocate_greedy, bound_of, check_no_overlap
+from tinydeploy.plan.arena import bound_of, check_no_overlap
+from tinydeploy.plan.eject import allocate_greedy
 from tinydeploy.plan.items import simple_items
 from tinydeploy.plan.layout import ALIGNMENT, Buffer, MemoryPlan
 from tinydeploy.plan.planner import plan_layers

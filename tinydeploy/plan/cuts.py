@@ -39,9 +39,12 @@ class Way:
         return found[::-1]
 
 
-def front(problem: Problem, lean: bool = False, only: Pace | None = None) -> list[Way]:
+def front(
+    problem: Problem, lean: bool = False, only: Pace | None = None, ram: int | None = None
+) -> list[Way]:
     """Return the ways that no other beats in peak and instructions, least RAM first.
 
+    With `ram` only those whose peaks are no more than so many bytes.
     Where `lean`, instead of instructions the sum counts of what all segments take when what they
     read and what they leave share nothing: few segments, which are placed more easily. `only`
     leaves out segments that have other paces, "tight" where they can.
@@ -51,6 +54,8 @@ def front(problem: Problem, lean: bool = False, only: Pace | None = None) -> lis
         ways = []
         for o in options:
             if (only == "tight" and o.loose) or (only == "even" and o.paces):
+                continue
+            if ram is not None and o.bytes > ram:
                 continue
             cost = float(o.roomy) if lean else o.instructions
             for w in reached[o.start]:

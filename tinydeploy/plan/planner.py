@@ -9,7 +9,8 @@ import numpy as np
 
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import PROFILES, IntegerProfile
-from tinydeploy.plan.arena import EFFORT, allocate_greedy, check_no_overlap
+from tinydeploy.plan.arena import check_no_overlap
+from tinydeploy.plan.eject import EFFORT, allocate_greedy
 from tinydeploy.plan.exact import allocate_exact, solver_installed
 from tinydeploy.plan.items import Cut, items_of
 from tinydeploy.plan.layout import Items, MemoryPlan, Segment

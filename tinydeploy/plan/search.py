@@ -23,13 +23,13 @@ from tinydeploy.plan.stream import EVEN, Scheduler
 from tinydeploy.plan.strips import Strips, joined, promising, split, work_factor
 
 _SOLVER_SECONDS = 0.1  # deterministic ones
-# Points of the front whose items are placed, and plans of one pace beside them.
-_MATERIALISED, _LEAN = 12, 2
+# Points of the front whose items are placed, plans of one pace beside them, those that just fit.
+_MATERIALISED, _LEAN, _FITTING = 12, 2, 3
 _STRIPPED = 2  # the same where the network is split into strips
-# Items placed in all: for each of them, for a few that could be best, for the one to use.
-_EFFORT, _MORE_EFFORT, _FINAL_EFFORT = 5_000, 60_000, 120_000
+# Steps to place items: of each plan, of a few that could be the one to use, and of that one.
+_EFFORT, _MORE_EFFORT, _FINAL_EFFORT = 0, 5_000, 20_000
 _MORE = 4
-_HARDER = 6  # how many times the effort for strips, of which there are more items
+_HARDER = 3  # how many times the effort for strips, of which there are more items
 # Streamed plans of so many times the least RAM are weighed against each other.
 NEAR = 1.1
 # The default plan may cost this many times the instructions of the fastest, by goal.
@@ -96,21 +96,23 @@ def plan(
         return only, (only,)
     feeds = frozenset(graph.inputs) if wanted.streamed_input else frozenset()
     problem = Problem(graph, profile, selection, feeds)
-    choices = _choices(problem, allocator)
+    choices = _choices(problem, wanted.ram)
     if wanted.mac_factor > 1 and reselect is not None:
         for strips in promising(problem, wanted.mac_factor):
-            choices += _in_strips(graph, profile, strips, feeds, allocator, reselect)
+            choices += _in_strips(graph, profile, strips, feeds, wanted.ram, reselect)
+    slack = SLACK[selection.core.optimize]
     if wanted.ram is not None:
         choices = _fitted(choices, wanted.ram, profile)
-    elif wanted.schedule == "streamed":
-        choices = _smallest(choices, profile)
+    else:
+        limit = slack * min(c.instructions for c in choices)
+        limit = limit if wanted.schedule == "auto" else float("inf")
+        choices = _smallest(choices, limit, profile)
     choices = _front(choices)
-    index = _choose(choices, wanted, SLACK[selection.core.optimize])
+    index = _choose(choices, wanted, slack)
     chosen = choices[index]
     if not chosen.plan.optimal:
-        plan = placed_again(
-            chosen.graph, profile, chosen.plan, allocator, _FINAL_EFFORT, _SOLVER_SECONDS
-        )
+        effort = _FINAL_EFFORT * (_HARDER if chosen.strips else 1)
+        plan = placed_again(chosen.graph, profile, chosen.plan, allocator, effort, _SOLVER_SECONDS)
         chosen = choices[index] = replace(chosen, plan=plan)
     _check_fits(chosen.plan, wanted)
     return chosen, tuple(choices)
@@ -134,7 +136,7 @@ def _in_strips(
     profile: IntegerProfile,
     strips: Strips,
     feeds: frozenset[int],
-    allocator: str,
+    ram: int | None,
     reselect: Callable[[Graph], Selection],
 ) -> list[Choice]:
     """Return plans of the network split into strips, whose outputs are the same."""
@@ -144,25 +146,16 @@ def _in_strips(
     factor = work_factor(graph, strips)
     return [
         replace(c, strips=strips, mac_factor=factor)
-        for c in _choices(Problem(pieces, profile, selection, feeds, rereads=True), allocator)
+        for c in _choices(Problem(pieces, profile, selection, feeds, rereads=True), ram)
     ]
 
 
-def _choices(problem: Problem, allocator: str) -> list[Choice]:
-    """Return the front of a network, each plan's buffers placed."""
+def _choices(problem: Problem, ram: int | None) -> list[Choice]:
+    """Return the front of a network, each plan's buffers placed; also those that just fit `ram`."""
     graph, profile, selection = problem.graph, problem.profile, problem.selection
-    # What is least by itself is not always what fits best, so ways of several kinds are placed.
-    only: tuple[Pace, ...] = ("even", "tight")
-    others = [w for pace in only for w in front(problem, lean=True, only=pace)[:_LEAN]]
-    if not problem.rereads:
-        others += [w for pace in only for w in front(problem, only=pace)[:_LEAN]]
-    most = _STRIPPED if problem.rereads else _MATERIALISED
-    ways = _some(front(problem), most) + others
+    ways = _ways(problem, ram)
     if not problem.rereads and problem.refine([o for way in ways for o in way.options()]):
-        ways = _some(front(problem), most) + others
-    ways = list(
-        {tuple((o.nodes, o.streamed, o.paces) for o in w.options()): w for w in ways}.values()
-    )
+        ways = _ways(problem, ram)
     choices = []
     for way in ways:
         cuts = [problem.cut(o) for o in way.options()]
@@ -175,6 +168,19 @@ def _choices(problem: Problem, allocator: str) -> list[Choice]:
             continue  # rows lie too far apart for a kernel; layer by layer there are none
         choices.append(Choice(plan, way.instructions, graph))
     return choices
+
+
+def _ways(problem: Problem, ram: int | None) -> list[Way]:
+    """Return ways of several kinds: what is least by itself is not always what fits best."""
+    only: tuple[Pace, ...] = ("even", "tight")
+    ways = _some(front(problem), _STRIPPED if problem.rereads else _MATERIALISED)
+    ways += [w for pace in only for w in front(problem, lean=True, only=pace)[:_LEAN]]
+    if not problem.rereads:
+        ways += [w for pace in only for w in front(problem, only=pace)[:_LEAN]]
+    if ram is not None:
+        ways += front(problem, ram=ram)[-_FITTING:]
+    found = {tuple((o.nodes, o.streamed, o.paces) for o in w.options()): w for w in ways}
+    return list(found.values())
 
 
 def _some(ways: list[Way], most: int) -> list[Way]:
@@ -219,12 +225,13 @@ def _fitted(choices: Sequence[Choice], ram: int, profile: IntegerProfile) -> lis
     return found
 
 
-def _smallest(choices: Sequence[Choice], profile: IntegerProfile) -> list[Choice]:
-    """Place those plans with more effort that could be the smallest."""
+def _smallest(choices: Sequence[Choice], limit: float, profile: IntegerProfile) -> list[Choice]:
+    """Place those plans of up to `limit` instructions with more effort that could be smallest."""
     found = list(choices)
-    for k in sorted(range(len(found)), key=lambda k: found[k].plan.lower_bound_bytes)[:_MORE]:
+    able = [k for k, c in enumerate(found) if c.instructions <= limit]
+    for k in sorted(able, key=lambda k: found[k].plan.lower_bound_bytes)[:_MORE]:
         plan = found[k].plan
-        if plan.lower_bound_bytes < min(c.plan.arena_bytes for c in found):
+        if plan.lower_bound_bytes < min(found[k].plan.arena_bytes for k in able):
             found[k] = _placed_better(found[k], profile)
     return found
 

@@ -118,6 +118,11 @@ class Scheduler:
                     self.columns[p, pace] = _column(graph, selection, p)
         self.pairs = [_in_place(graph, self.selection, p) for p in range(len(graph.nodes))]
 
+    def shape(self, nodes: Sequence[int], paces: Sequence[Pace]) -> tuple[tuple[int, int], ...]:
+        """Return what a schedule depends on beside its nodes: rows per call, and those together."""
+        columns = (self.columns[c] for c in zip(nodes, paces, strict=True))
+        return tuple((c.band, c.together) for c in columns)
+
     def stream(
         self, nodes: Sequence[int], feeds: Sequence[int] = (), paces: Sequence[Pace] = ()
     ) -> Stream:

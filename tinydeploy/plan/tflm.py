@@ -16,12 +16,8 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.errors import ModelError
-from tinydeploy.plan.arena import (
-    allocate_greedy,
-    bound_of,
-    check_no_overlap,
-    place_in_order,
-)
+from tinydeploy.plan.arena import bound_of, check_no_overlap, place_in_order
+from tinydeploy.plan.eject import allocate_greedy
 from tinydeploy.plan.exact import allocate_exact, solver_installed
 from tinydeploy.plan.items import simple_items
 from tinydeploy.plan.layout import ALIGNMENT, Buffer, aligned
