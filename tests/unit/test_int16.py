@@ -29,6 +29,7 @@ from tinydeploy.ops import Call, op_named
 from tinydeploy.ops.execute import run_outputs, total_macs
 from tinydeploy.passes import run_passes
 from tinydeploy.quantize.quantize import Settings, quantize
+from tinydeploy.verify.litert import LiteRt
 
 LITERT = PROFILES["litert"]
 
@@ -68,6 +69,21 @@ def test_tables_are_near_their_functions() -> None:
     assert np.abs(found - 1 / (1 + (x + 32768) / 65535)).max() < 2e-4
     table = interpolation.sigmoids() / 65536
     assert np.abs(table - 1 / (1 + np.exp(-np.arange(256) / 24))).max() < 3e-5
+
+
+def test_softmax_multiplies_its_factors_as_the_runtime_does() -> None:
+    """In float32 LiteRT, in float64 TensorFlow Lite Micro: few distances show it."""
+    b = Builder()
+    x = b.tensor((2**15, 2), "int16", 2.0**-12 * 0.9, 0)
+    y = b.tensor((2**15, 2), "int16", 2.0**-15, 0)
+    b.operator("SOFTMAX", [x], y, Beta=0.7)
+    content = b.build([x], [y])
+    graph = read_bytes(content, "m")
+    values = np.full((2**15, 2), 2**15 - 1, np.int16)
+    values[:, 1] -= np.arange(2**15, dtype=np.int16)
+    (wanted,) = LiteRt(content).run([values])
+    np.testing.assert_array_equal(run_outputs(graph, [values], LITERT)[0], wanted)
+    assert (run_outputs(graph, [values], PROFILES["tflm"])[0] != wanted).any()
 
 
 def dense(depth: int, bias: int, kind: str = "int64", zero: int = 0, out: str = "int16") -> Graph:

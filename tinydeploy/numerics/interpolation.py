@@ -77,9 +77,13 @@ def reciprocals() -> NDArray[np.int16]:
     return table_of(lambda x: 1 / (1 + x), 1 / 65535, _LOW)
 
 
-def softmax_scale(scale: float, beta: float) -> tuple[int, int]:
-    """Return (multiplier, shift) that turn distances into arguments of `exponentials`."""
-    return quantize_multiplier(float(scale) * float(np.float32(beta)) / (10.0 / 65535.0))
+def softmax_scale(scale: float, beta: float, kind: type[np.floating[Any]]) -> tuple[int, int]:
+    """Return (multiplier, shift) that turn distances into arguments of `exponentials`.
+
+    kind: of the product of scale and beta, which are float32.
+    """
+    product = kind(np.float32(scale)) * kind(np.float32(beta))
+    return quantize_multiplier(float(product) / (10.0 / 65535.0))
 
 
 def softmax_row(values: IntArray, multiplier: int, shift: int) -> IntArray:

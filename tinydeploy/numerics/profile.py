@@ -17,11 +17,15 @@ class IntegerProfile:
     rounds everything twice. `float_tables` holds the operators that a runtime tabulates with
     float32 functions when it loads the model; elsewhere they are fixed-point. LiteRT does so for
     LOGISTIC and TANH (activations.cc, PopulateLookupTable), TensorFlow Lite Micro does not.
+    `float32_factors` has SOFTMAX where scale and beta of int16 are multiplied in float32, as LiteRT
+    does (activations.cc, SoftmaxPrepare), and not in float64 as TensorFlow Lite Micro does
+    (softmax_common.cc, CalculateSoftmaxParams).
     """
 
     name: str
     single_rounding: frozenset[str]
     float_tables: frozenset[str] = frozenset()
+    float32_factors: frozenset[str] = frozenset()
 
     def rounds_once(self, op: str) -> bool:
         return op in self.single_rounding
@@ -29,7 +33,10 @@ class IntegerProfile:
 
 PROFILES = {
     "litert": IntegerProfile(
-        "litert", frozenset({"FULLY_CONNECTED"}), frozenset({"LOGISTIC", "TANH"})
+        "litert",
+        single_rounding=frozenset({"FULLY_CONNECTED"}),
+        float_tables=frozenset({"LOGISTIC", "TANH"}),
+        float32_factors=frozenset({"SOFTMAX"}),
     ),
     "tflm": IntegerProfile("tflm", frozenset()),
 }

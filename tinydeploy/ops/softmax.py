@@ -75,7 +75,7 @@ def _table(call: Call) -> Array:
 def reference(call: Call, values: list[Array], profile: IntegerProfile) -> list[Array]:
     """Sum exponentials, scale by a fixed-point reciprocal (TFLite reference_ops::Softmax)."""
     if call.output.dtype is DType.INT16:
-        p = wide_params(call)
+        p = wide_params(call, profile)
         rows = interpolation.softmax_row(values[0].astype(np.int64), p.multiplier, p.shift)
         return [rows.astype(np.int16)]
     table = softmax_exponentials(call.input().scale, call.attributes.beta)
@@ -106,11 +106,12 @@ class WideParams:
     reciprocals: Array  # int16 [513]
 
 
-def wide_params(call: Call) -> WideParams:
+def wide_params(call: Call, profile: IntegerProfile) -> WideParams:
     inp = call.input()
+    kind = np.float32 if "SOFTMAX" in profile.float32_factors else np.float64
     return WideParams(
         inp.elements // inp.rows // inp.shape[-1], inp.shape[-1],
-        *interpolation.softmax_scale(inp.scale, call.attributes.beta),
+        *interpolation.softmax_scale(inp.scale, call.attributes.beta, kind),
         interpolation.exponentials(), interpolation.reciprocals(),
     )  # fmt: skip
 
@@ -119,7 +120,7 @@ INT16 = Kernel(
     "softmax_16",
     "td_softmax_16",
     accepts=on_int16,
-    params=lambda site: wide_params(site.call),
+    params=lambda site: wide_params(site.call, site.profile),
     by_rows=True,
 )
 
