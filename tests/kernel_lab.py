@@ -185,7 +185,8 @@ def run_on(
     semantics = PROFILES[profile]
     selection = select(graph, semantics, core_of(target, optimize))
     if streamed:
-        segments = longest_segments(paced(graph, semantics, selection)[pace], pace)
+        rows = paced(graph, semantics, selection, stored=pace == "stored")[pace]
+        segments = longest_segments(rows, pace)
         plan = plan_segments(graph, semantics, selection, segments, "greedy")
     else:
         plan = plan_layers(graph, "greedy", selection, semantics)

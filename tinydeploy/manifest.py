@@ -37,7 +37,7 @@ class ManifestSegment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     kind: str
     nodes: tuple[int, ...]
     feeds: tuple[int, ...] = ()
-    paces: tuple[Literal["tight", "even", "wide"] | int, ...] = ()
+    paces: tuple[Literal["tight", "even", "wide", "stored"] | int, ...] = ()
 
 
 class ManifestArena(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

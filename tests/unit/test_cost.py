@@ -25,7 +25,7 @@ def test_kernel_has_figures(function: str) -> None:
 def test_figures_belong_to_kernels() -> None:
     for figures in cost.costs().values():
         for name, c in figures.items():
-            assert name.removesuffix(cost.STREAMED) in FUNCTIONS
+            assert name.removesuffix(cost.STREAMED).removesuffix(cost.STORED) in FUNCTIONS
             each = (c.per_call, c.per_output, c.per_mac, c.per_weight)
             assert min(each) >= 0 and max(each) > 0, name
 
@@ -33,17 +33,19 @@ def test_figures_belong_to_kernels() -> None:
 def test_figures_of_the_use_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {
         "balanced": {"a": cost.Cost(1), "a/streamed": cost.Cost(2), "b": cost.Cost(3)},
-        "speed": {"a": cost.Cost(4), "c": cost.Cost(5)},
+        "speed": {"a": cost.Cost(4), "c": cost.Cost(5), "d/streamed": cost.Cost(6)},
     }
+    known["balanced"]["c/stored"] = cost.Cost(7)
     monkeypatch.setattr(cost, "costs", lambda: known)
     wanted = {
-        ("a", False, "balanced"): 1, ("a", True, "balanced"): 2, ("a", False, "size"): 1,
-        ("a", False, "speed"): 4, ("a", True, "speed"): 4, ("b", True, "balanced"): 3,
-        ("b", False, "speed"): 3, ("c", False, "balanced"): 5,
+        ("a", "balanced"): 1, ("a/streamed", "balanced"): 2, ("a", "size"): 1, ("a", "speed"): 4,
+        ("a/streamed", "speed"): 4, ("b/streamed", "balanced"): 3, ("b", "speed"): 3,
+        ("c", "balanced"): 5, ("a/stored", "balanced"): 4, ("c/stored", "balanced"): 7,
+        ("d/stored", "balanced"): 6, ("b/stored", "balanced"): 3,
     }  # fmt: skip
     for use, per_call in wanted.items():
         assert cost.cost_of(*use).per_call == per_call, use
-    assert cost.cost_of("new", False, "balanced") == cost.Cost()
+    assert cost.cost_of("new", "balanced") == cost.Cost()
 
 
 def test_work_of_a_convolution() -> None:

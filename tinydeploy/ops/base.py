@@ -83,8 +83,9 @@ class Inside:
     pitch: int = 0
 
 
-# How a node is streamed; a number is of rows that lie together and are computed as one.
-Pace = Literal["tight", "even", "wide"] | int
+# How a node is streamed; a number is of rows that lie together and are computed as one. What is
+# "stored" is the weights, as where the goal is speed: wider, in flash.
+Pace = Literal["tight", "even", "wide", "stored"] | int
 
 
 class Params(Protocol):

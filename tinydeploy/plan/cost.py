@@ -21,6 +21,7 @@ from tinydeploy.plan.select import Selection
 
 CALL = 12.0  # instructions of the loop around the calls of a streamed segment
 STREAMED = "/streamed"  # follows the name of a function whose figures in such segments differ
+STORED = "/stored"  # the same where its weights are stored wider
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,26 @@ def costs() -> dict[str, dict[str, Cost]]:
     }
 
 
-def cost_of(function: str, streamed: bool, optimize: str) -> Cost:
-    """Return the figures of a kernel function, rough ones if it has none yet.
+def cost_of(name: str, optimize: str) -> Cost:
+    """Return the figures of a kernel function by name, rough ones if it has none yet.
 
     Where a goal has none, those of another serve.
     """
-    names = (function + STREAMED, function) if streamed else (function,)
-    goals = (costs().get(optimize, {}), *costs().values())
-    return next((g[n] for g in goals for n in names if n in g), Cost())
+    function, _, how = name.partition("/")
+    known = [(optimize, name), (optimize, function)]
+    if "/" + how == STORED:
+        known = [(optimize, name), ("speed", function + STREAMED), ("speed", function)]
+    known += [(goal, n) for goal in costs() for n in (name, function)]
+    return next((costs()[g][n] for g, n in known if n in costs().get(g, {})), Cost())
+
+
+def name_of(selection: Selection, position: int) -> str:
+    """Return the name that the figures of a node's kernel have."""
+    kernel = selection.kernels[position]
+    assert kernel is not None
+    if selection.pace(position) == "stored":
+        return kernel.function + STORED
+    return kernel.function + STREAMED * (position in selection.streamed)
 
 
 def work(graph: Graph, profile: IntegerProfile, selection: Selection, position: int) -> Work:
@@ -83,10 +96,8 @@ def instructions(
     graph: Graph, profile: IntegerProfile, selection: Selection, position: int
 ) -> float:
     """Estimate the instructions of a node that has work to do."""
-    kernel = selection.kernels[position]
-    assert kernel is not None
     w = work(graph, profile, selection, position)
-    c = cost_of(kernel.function, position in selection.streamed, selection.core.optimize)
+    c = cost_of(name_of(selection, position), selection.core.optimize)
     total = c.per_call * w.calls + c.per_output * w.outputs
     return total + c.per_mac * w.macs + c.per_weight * w.weights
 

@@ -29,6 +29,11 @@ class Way:
     before: Way | None = None
     option: Option | None = None
 
+    @property
+    def stored(self) -> int:
+        """Return the bytes that weights take more in flash."""
+        return sum(o.stored for o in self.options())
+
     def options(self) -> list[Option]:
         """Return the segments, first one first."""
         found: list[Option] = []
@@ -40,11 +45,16 @@ class Way:
 
 
 def front(
-    problem: Problem, lean: bool = False, only: Pace | None = None, ram: int | None = None
+    problem: Problem,
+    lean: bool = False,
+    only: Pace | None = None,
+    ram: int | None = None,
+    price: float = 0.0,
 ) -> list[Way]:
     """Return the ways that no other beats in peak and instructions, least RAM first.
 
-    With `ram` only those whose peaks are no more than so many bytes.
+    With `ram` only those whose peaks are no more than so many bytes. Flash that weights take more
+    costs `price` instructions per byte.
     Where `lean`, instead of instructions the sum counts of what all segments take when what they
     read and what they leave share nothing: few segments, which are placed more easily. `only`
     leaves out segments that have other paces, "tight" where they can.
@@ -57,7 +67,7 @@ def front(
                 continue
             if ram is not None and o.bytes > ram:
                 continue
-            cost = float(o.roomy) if lean else o.instructions
+            cost = float(o.roomy) if lean else o.instructions + price * o.stored
             for w in reached[o.start]:
                 count = w.instructions + o.instructions
                 ways.append(Way(max(w.peak, o.bytes), count, w.cost + cost, w, o))

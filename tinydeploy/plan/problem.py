@@ -13,10 +13,11 @@ from tinydeploy.ops import Kernel
 from tinydeploy.ops.base import Pace
 from tinydeploy.plan import cost
 from tinydeploy.plan.demand import Demand, Usage
+from tinydeploy.plan.flash import node_constants
 from tinydeploy.plan.items import Cut
 from tinydeploy.plan.layout import aligned
 from tinydeploy.plan.liveness import executed
-from tinydeploy.plan.rows import paced
+from tinydeploy.plan.rows import STORED, paced
 from tinydeploy.plan.select import Selection
 from tinydeploy.plan.stream import EVEN, Scheduler, Stream, reduces
 
@@ -29,7 +30,7 @@ class Option:
     """Hold one way to execute order[start:end] as a segment: bytes and estimated instructions.
 
     `roomy` are the bytes when what it reads and what it leaves share none. A `loose` one has
-    tighter nodes in another option.
+    tighter nodes in another option. `stored` are the bytes that its weights take more in flash.
     """
 
     start: int
@@ -41,23 +42,27 @@ class Option:
     feeds: tuple[int, ...] = ()
     paces: tuple[Pace, ...] = ()
     loose: bool = False
+    stored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Hold a node's kernel, its bytes of scratch memory, of padding and sums, its instructions."""
+    """Hold a node's kernel, its bytes of scratch memory, of padding and sums, its instructions;
+    and how many more bytes its weights take in flash than when it is streamed evenly.
+    """
 
     kernel: Kernel | None
     scratch: int
     own: int
     instructions: float
+    stored: int = 0
 
 
 class Problem:
     """Hold what the dynamic program asks about segments: all `options`, by the cut they end at.
 
     Inputs of the network among `feeds` arrive row by row where their readers are streamed; with
-    `rereads` again in each segment that reads them.
+    `rereads` again in each segment that reads them. Weights may be `stored` wider if that is said.
     """
 
     def __init__(
@@ -67,11 +72,13 @@ class Problem:
         selection: Selection,
         feeds: frozenset[int],
         rereads: bool = False,
+        stored: bool = False,
     ) -> None:
         self.graph, self.profile, self.selection, self.feeds = graph, profile, selection, feeds
         self.order = executed(graph, selection)
         self.whole = {p: self._use(selection, p) for p in self.order}
-        self.scheduler, self.rereads = Scheduler(graph, paced(graph, profile, selection)), rereads
+        self.scheduler = Scheduler(graph, paced(graph, profile, selection, stored))
+        self.rereads = rereads
         self.rows = self.scheduler.selection
         self.uses: dict[tuple[int, Pace], Use] = {}
         for pace, rows in self.scheduler.rows.items():
@@ -79,6 +86,8 @@ class Problem:
             for p in self.order:
                 if chosen.kernels[p]:
                     self.uses[p, pace] = self._use(chosen, p)
+            if pace in STORED:
+                self._count_stored(chosen, pace)
         self.demand = Demand(graph, selection, self.scheduler, feeds, rereads)
         self.peaks = {p: self._whole(p) for p in self.order}
         self.usages: dict[tuple[object, ...], tuple[Stream, Usage]] = {}
@@ -187,7 +196,7 @@ class Problem:
         return Option(
             start, tuple(nodes), *usage.most(sum(u.own for u in uses), scratch[stream.calls]),
             len(stream.calls) * cost.CALL + sum(u.instructions for u in uses),
-            True, tuple(feeds), _plain(paces), True,
+            True, tuple(feeds), _plain(paces), True, sum(u.stored for u in uses),
         )  # fmt: skip
 
     def _each(self, nodes: Sequence[int], paces: Sequence[Pace]) -> list[Pace]:
@@ -196,20 +205,33 @@ class Problem:
             pace if self._has(p, pace) else "even" for p, pace in zip(nodes, paces, strict=True)
         ]
 
-    def refine(self, options: Sequence[Option]) -> bool:
+    def _count_stored(self, chosen: Selection, pace: Pace) -> None:
+        """Say how much more flash weights take that are stored wider; forget the others."""
+        even = replace(self.scheduler.rows["even"], streamed=chosen.streamed)
+        for p in [p for p, other in self.uses if other == pace]:
+            before, after = (node_constants(self.graph, self.profile, s, p) for s in (even, chosen))
+            if after > before:
+                self.uses[p, pace] = replace(self.uses[p, pace], stored=after - before)
+            else:
+                del self.uses[p, pace]
+
+    def refine(self, options: Sequence[Option], price: float = 0.0) -> bool:
         """Add options for given segments whose nodes are streamed at paces of their own.
 
-        Returns whether there are any.
+        Flash costs `price` instructions per byte. Returns whether there are any.
         """
         seen: set[tuple[int, ...]] = set()
         before = sum(map(len, self.options))
         for o in options:
             if o.streamed and o.nodes not in seen:
                 seen.add(o.nodes)
-                self.options[o.start + len(o.nodes)] += self._paced(o.start, o.nodes, o.feeds)
+                found = self._paced(o.start, o.nodes, o.feeds, price)
+                self.options[o.start + len(o.nodes)] += found
         return sum(map(len, self.options)) > before
 
-    def _paced(self, start: int, nodes: Sequence[int], feeds: Sequence[int]) -> list[Option]:
+    def _paced(
+        self, start: int, nodes: Sequence[int], feeds: Sequence[int], price: float
+    ) -> list[Option]:
         """Return options of one segment that no other tried beats, from least RAM to least work.
 
         From all nodes "tight" on, those change first that save most instructions per byte; then
@@ -234,7 +256,7 @@ class Problem:
         moves = []
         for k, pace in others:
             o = tried([*paces[:k], pace, *paces[k + 1 :]])
-            saved, taken = least.instructions - o.instructions, o.bytes - least.bytes
+            saved, taken = _cost(least, price) - _cost(o, price), o.bytes - least.bytes
             if saved > 0:
                 moves.append((saved / max(taken, 1), saved, k, pace))
         saves = [0.0] * len(nodes)
@@ -244,14 +266,14 @@ class Problem:
                 tried(paces)
         changed: set[tuple[Pace, ...]] = set()
         while len(found) * len(nodes) < _TRIED:
-            best = _unbeaten(found)
+            best = _unbeaten(found, price)
             unchanged = [key for key in best if key not in changed]
             if not unchanged:
                 break
             changed.add(unchanged[0])
             for k, pace in others:
                 tried([*unchanged[0][:k], pace, *unchanged[0][k + 1 :]])
-        return list(_unbeaten(found).values())
+        return list(_unbeaten(found, price).values())
 
     def _use(self, selection: Selection, position: int) -> Use:
         """Return what a node takes with the kernel that a selection has for it."""
@@ -281,13 +303,20 @@ class Problem:
         return total + use.scratch + use.own - demand.in_place(position)
 
 
-def _unbeaten(found: dict[tuple[Pace, ...], Option]) -> dict[tuple[Pace, ...], Option]:
-    """Return those options that no other beats in bytes and instructions, least RAM first."""
+def _cost(option: Option, price: float) -> float:
+    """Return the instructions of an option with those that its flash is worth."""
+    return option.instructions + price * option.stored
+
+
+def _unbeaten(
+    found: dict[tuple[Pace, ...], Option], price: float
+) -> dict[tuple[Pace, ...], Option]:
+    """Return those options that no other beats in bytes and cost, least RAM first."""
     best: dict[tuple[Pace, ...], Option] = {}
     least = float("inf")
-    for key, o in sorted(found.items(), key=lambda f: (f[1].bytes, f[1].instructions)):
-        if o.instructions < least:
-            best[key], least = o, o.instructions
+    for key, o in sorted(found.items(), key=lambda f: (f[1].bytes, _cost(f[1], price))):
+        if _cost(o, price) < least:
+            best[key], least = o, _cost(o, price)
     return best
 
 

@@ -14,6 +14,7 @@ from tinydeploy.plan.select import Around, Core, Selection, can_fold, site_of
 from tinydeploy.plan.stream import Stream
 
 PACES: tuple[Pace, ...] = ("even", "tight", "wide")
+STORED: tuple[Pace, ...] = ("stored",)
 _PIXELS = (8, 12, 16, 24)  # of rows that are computed as one
 
 
@@ -30,16 +31,18 @@ def by_rows(graph: Graph, profile: IntegerProfile, selection: Selection) -> Sele
     return replace(selection, kernels=kernels)
 
 
-def paced(graph: Graph, profile: IntegerProfile, selection: Selection) -> dict[Pace, Selection]:
+def paced(
+    graph: Graph, profile: IntegerProfile, selection: Selection, stored: bool = False
+) -> dict[Pace, Selection]:
     """Return the kernels that nodes have when all are streamed at one pace, by pace.
 
     Numbers of rows that are computed as one are those that narrow images gain by; other nodes have
-    no kernel there.
+    no kernel there. Weights are `stored` wider only if that is asked for.
     """
     nodes = range(len(graph.nodes))
     found = {
         pace: by_rows(graph, profile, replace(selection, paces=dict.fromkeys(nodes, pace)))
-        for pace in PACES
+        for pace in (*PACES, *STORED[: int(stored)])
     }
     able = [p for p in nodes if found["even"].kernels[p] and can_fold(graph, p, selection)]
     folds = {p: _folds(*Call(graph, graph.nodes[p]).output.shape[1:3]) for p in able}

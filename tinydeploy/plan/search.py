@@ -13,11 +13,12 @@ from tinydeploy.ops.base import Pace
 from tinydeploy.passes import prove
 from tinydeploy.plan.cost import layer_instructions
 from tinydeploy.plan.cuts import Way, front
+from tinydeploy.plan.flash import node_constants
 from tinydeploy.plan.items import Cut
 from tinydeploy.plan.layout import MemoryPlan, Segment
 from tinydeploy.plan.planner import materialise, placed, placed_again, plan_layers, prepared
 from tinydeploy.plan.problem import Problem
-from tinydeploy.plan.rows import paced
+from tinydeploy.plan.rows import STORED, paced
 from tinydeploy.plan.select import Selection
 from tinydeploy.plan.stream import EVEN, Scheduler
 from tinydeploy.plan.strips import Strips, joined, promising, split, work_factor
@@ -30,6 +31,9 @@ _STRIPPED = 2  # the same where the network is split into strips
 _EFFORT, _MORE_EFFORT, _FINAL_EFFORT = 0, 5_000, 20_000
 _MORE = 4
 _HARDER = 3  # how many times the effort for strips, of which there are more items
+# What 1 % of the flash is worth where weights may be stored wider, in % of the instructions; paces
+# are tried at every third of these.
+_PRICES, _REFINED = (0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.06, 0.04, 0.01), 3
 # Streamed plans of so many times the least RAM are weighed against each other.
 NEAR = 1.1
 # The default plan may cost this many times the instructions of the fastest, by goal.
@@ -66,7 +70,8 @@ AUTO = Wanted()
 class Choice:
     """Hold a plan with what it is estimated to cost, in instructions of one inference.
 
-    The plan is of `graph`: the network, or with `strips` the network split so.
+    The plan is of `graph`: the network, or with `strips` the network split so. `stored` are the
+    bytes that its weights take more in flash than they would.
     """
 
     plan: MemoryPlan
@@ -74,6 +79,7 @@ class Choice:
     graph: Graph
     strips: Strips | None = None
     mac_factor: float = 1.0
+    stored: int = 0
 
 
 def plan(
@@ -101,12 +107,14 @@ def plan(
         for strips in promising(problem, wanted.mac_factor):
             choices += _in_strips(graph, profile, strips, feeds, wanted.ram, reselect)
     slack = SLACK[selection.core.optimize]
+    limit = slack * min(c.instructions for c in choices)
     if wanted.ram is not None:
         choices = _fitted(choices, wanted.ram, profile)
+        if not any(_fits(c, wanted.ram) and c.instructions <= limit for c in choices):
+            choices += _stored(problem, wanted.ram, limit)
     else:
-        limit = slack * min(c.instructions for c in choices)
-        limit = limit if wanted.schedule == "auto" else float("inf")
-        choices = _smallest(choices, limit, profile)
+        able = limit if wanted.schedule == "auto" else float("inf")
+        choices = _smallest(choices, able, profile)
     choices = _front(choices)
     index = _choose(choices, wanted, slack)
     chosen = choices[index]
@@ -152,10 +160,17 @@ def _in_strips(
 
 def _choices(problem: Problem, ram: int | None) -> list[Choice]:
     """Return the front of a network, each plan's buffers placed; also those that just fit `ram`."""
-    graph, profile, selection = problem.graph, problem.profile, problem.selection
     ways = _ways(problem, ram)
     if not problem.rereads and problem.refine([o for way in ways for o in way.options()]):
         ways = _ways(problem, ram)
+    return _placed(problem, ways)
+
+
+def _placed(problem: Problem, ways: Sequence[Way]) -> list[Choice]:
+    """Return plans of ways, their items placed; not of those whose rows lie too far apart for a
+    kernel then.
+    """
+    graph, profile, selection = problem.graph, problem.profile, problem.selection
     choices = []
     for way in ways:
         cuts = [problem.cut(o) for o in way.options()]
@@ -165,9 +180,36 @@ def _choices(problem: Problem, ram: int | None) -> list[Choice]:
                 effort=_EFFORT,
             )  # fmt: skip
         except ValueError:
-            continue  # rows lie too far apart for a kernel; layer by layer there are none
-        choices.append(Choice(plan, way.instructions, graph))
+            continue  # layer by layer there are none such
+        choices.append(Choice(plan, way.instructions, graph, stored=way.stored))
     return choices
+
+
+def _stored(problem: Problem, ram: int, limit: float) -> list[Choice]:
+    """Return plans that fit `ram` for which weights are stored wider, as few of them as it takes
+    for no more instructions than the limit.
+    """
+    graph, profile, selection = problem.graph, problem.profile, problem.selection
+    if selection.core.optimize != "balanced":
+        return []
+    roomy = Problem(graph, profile, selection, problem.feeds, stored=True)
+    constants = sum(node_constants(graph, profile, selection, p) for p in problem.order)
+    prices = [share * limit / max(constants, 1) for share in _PRICES]
+    for price in prices[::_REFINED]:
+        ways = front(roomy, ram=ram, price=price)[-_FITTING:]
+        roomy.refine([o for way in ways for o in way.options()], price)
+    ways = [w for price in prices for w in front(roomy, ram=ram, price=price)[-_FITTING:]]
+    ways.sort(key=lambda w: (max(w.instructions, limit), w.stored))
+    found: list[Choice] = []
+    for choice in _placed(roomy, _different(ways)[:_MORE]):
+        found += _fitted([choice], ram, profile)
+        if _fits(found[-1], ram):
+            break
+    return found
+
+
+def _fits(choice: Choice, ram: int) -> bool:
+    return choice.plan.arena_bytes <= ram
 
 
 def _ways(problem: Problem, ram: int | None) -> list[Way]:
@@ -179,6 +221,11 @@ def _ways(problem: Problem, ram: int | None) -> list[Way]:
         ways += [w for pace in only for w in front(problem, only=pace)[:_LEAN]]
     if ram is not None:
         ways += front(problem, ram=ram)[-_FITTING:]
+    return _different(ways)
+
+
+def _different(ways: Sequence[Way]) -> list[Way]:
+    """Return each way once."""
     found = {tuple((o.nodes, o.streamed, o.paces) for o in w.options()): w for w in ways}
     return list(found.values())
 
@@ -190,11 +237,12 @@ def _some(ways: list[Way], most: int) -> list[Way]:
 
 
 def _front(choices: Sequence[Choice]) -> list[Choice]:
-    """Return the choices that no other beats in RAM and instructions, least RAM first."""
+    """Return the choices that no other beats in RAM, instructions and flash, least RAM first."""
     kept: list[Choice] = []
-    for choice in sorted(choices, key=lambda c: (c.plan.arena_bytes, c.instructions)):
-        if not kept or choice.instructions < kept[-1].instructions:
-            kept.append(choice)
+    order = sorted(choices, key=lambda c: (c.plan.arena_bytes, c.instructions, c.stored))
+    for c in order:
+        if all(c.instructions < k.instructions or c.stored < k.stored for k in kept):
+            kept.append(c)
     return kept
 
 
@@ -202,15 +250,19 @@ def _choose(choices: Sequence[Choice], wanted: Wanted, slack: float) -> int:
     """Return which choice is wanted; they are sorted, least RAM first."""
     if wanted.schedule == "layer":
         return len(choices) - 1
-    least = choices[0].plan.arena_bytes
+    numbers, least = range(len(choices)), choices[0].plan.arena_bytes
     if wanted.schedule == "streamed":
-        near = [k for k, c in enumerate(choices) if c.plan.arena_bytes <= NEAR * least]
+        near = [k for k in numbers if choices[k].plan.arena_bytes <= NEAR * least]
         return min(near, key=lambda k: choices[k].plan.arena_bytes * choices[k].instructions)
+    limit = slack * min(c.instructions for c in choices)
     if wanted.ram is not None:
-        fitting = [k for k, c in enumerate(choices) if c.plan.arena_bytes <= wanted.ram]
-        return fitting[-1] if fitting else 0
-    limit = slack * choices[-1].instructions
-    return next(k for k, c in enumerate(choices) if c.instructions <= limit)
+        fitting = [k for k in numbers if _fits(choices[k], wanted.ram)] or [0]
+        # Flash is spent where the plan would be slow otherwise, and then as little as that takes.
+        good = [k for k in fitting if choices[k].instructions <= limit] or fitting
+        return min(
+            good, key=lambda k: (choices[k].stored * (good is not fitting), choices[k].instructions)
+        )
+    return next(k for k in numbers if choices[k].instructions <= limit)
 
 
 def _fitted(choices: Sequence[Choice], ram: int, profile: IntegerProfile) -> list[Choice]:
@@ -305,7 +357,8 @@ def _cuts_of(
     known = {p for s in segments for p in s.nodes}
     if known - set(range(len(graph.nodes))):
         raise ValueError(f"segments of nodes {sorted(known)}")
-    scheduler = Scheduler(graph, paced(graph, profile, selection))
+    stored = any(pace in STORED for s in segments for pace in s.paces)
+    scheduler = Scheduler(graph, paced(graph, profile, selection, stored))
     cuts: list[Cut] = []
     for s in segments:
         streamed = s.kind == "streamed"

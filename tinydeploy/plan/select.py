@@ -96,12 +96,16 @@ def site_of(
 ) -> Site:
     """Return what the kernel of a node is asked with, given the layouts of its tensors.
 
-    A node whose pace is a number sees that many rows as one.
+    A node whose pace is a number sees that many rows as one; one that is "stored" has speed for
+    its goal.
     """
+    optimize = core.optimize
     if isinstance(pace, int):
         graph, pace = folded(graph, position, pace), "even"
+    elif pace == "stored":
+        optimize, pace = "speed", "wide"
     return Site(
-        Call(graph, graph.nodes[position]), profile, core.isa, core.features, core.optimize,
+        Call(graph, graph.nodes[position]), profile, core.isa, core.features, optimize,
         dict(around), pace,
     )  # fmt: skip
 
