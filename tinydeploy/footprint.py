@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tinydeploy.codegen import Provenance, generate
 from tinydeploy.ir import Graph
 from tinydeploy.numerics.profile import IntegerProfile
@@ -18,7 +20,7 @@ from tinydeploy.plan.search import Wanted
 from tinydeploy.plan.select import Core, Selection
 from tinydeploy.quantize.mixed import Footprint
 
-# Steps that need so much of what the largest needs are worth making smaller.
+# Calls that need so much of what the largest needs are worth making smaller.
 _NEAR = 0.95
 
 
@@ -51,8 +53,8 @@ class Machine:
         constants = generate(choice.graph, choice.plan, self.profile, about).const_bytes
         return Footprint(choice.plan.arena_bytes, constants, choice.instructions)
 
-    def peak(self, graph: Graph) -> tuple[int, frozenset[str]]:
-        """Return about the least RAM, and the tensors that lie whole in memory at its peak."""
+    def peak(self, graph: Graph) -> tuple[int, dict[str, float]]:
+        """Return about the least RAM, and how many bytes of each tensor are in use at its peak."""
         network, selection = self._ready(graph)
         streamed = self.wanted.streamed_input
         plan = search.least_ram(network, self.profile, selection, streamed)
@@ -70,14 +72,15 @@ class Machine:
         }
 
 
-def _peak(graph: Graph, plan: MemoryPlan) -> frozenset[str]:
-    """Return the names of the tensors that lie whole in memory in the steps that need most."""
-    occupied = {p: plan.occupied(p) for p in executed(graph, plan.selection)}
-    limit = _NEAR * max(occupied.values(), default=0)
-    steps = [p for p, size in occupied.items() if size >= limit]
-    return frozenset(
-        graph.tensors[i].name
-        for b in plan.buffers
-        for i in b.tensors
-        if any(b.first <= p <= b.last for p in steps)
-    )
+def _peak(graph: Graph, plan: MemoryPlan) -> dict[str, float]:
+    """Return the bytes of each tensor that are in use, on average, where most memory is."""
+    items = plan.items
+    calls = np.flatnonzero(items.alive >= _NEAR * items.bound)
+    used = []
+    for item in items.items:
+        start, end, first, last = item.pieces.T
+        times = np.searchsorted(calls, last, "right") - np.searchsorted(calls, first)
+        used.append(float((times * (end - start)).sum()) / len(calls))
+    found = [({k}, b.tensors) for k, b in enumerate(plan.buffers)]
+    found += [({k for k, _ in rows}, (t,)) for t, rows in items.rows.items()]
+    return {graph.tensors[t].name: sum(used[k] for k in own) for own, ts in found for t in ts}

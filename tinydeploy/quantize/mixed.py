@@ -21,7 +21,8 @@ from tinydeploy.quantize.narrow import narrowed
 from tinydeploy.quantize.quantize import Quantized, Studied, store
 from tinydeploy.quantize.sensitivity import WEIGHT_BITS, Sensitivity
 
-_TRIED = 4  # tensors that are planned for, of those that could be made narrow next
+# Tensors that are planned for, of those that could be made narrow next; more while none helps.
+_TRIED, _MOST_TRIED = 4, 16
 _STALLED = 4  # steps in which the plan may stay as large
 _SLOW = 3.0  # times the instructions of 8 bits, which weights take only if nothing else will do
 _ROUNDS = 5  # of correcting what packed weights were thought to take
@@ -45,8 +46,8 @@ class Machine(Protocol):
     def takes(self, graph: Graph) -> Footprint:
         """Return what it takes in the end."""
 
-    def peak(self, graph: Graph) -> tuple[int, frozenset[str]]:
-        """Return about the least RAM, and the tensors that lie whole in memory at its peak."""
+    def peak(self, graph: Graph) -> tuple[int, Mapping[str, float]]:
+        """Return about the least RAM, and how many bytes of each tensor are in use at its peak."""
 
     def layers(self, graph: Graph) -> Mapping[str, tuple[int, float]]:
         """Return bytes of constants and estimated instructions by the name of a node's output."""
@@ -191,7 +192,7 @@ def shrink(
 ) -> dict[int, int]:
     """Return bits of narrow tensors, `start` or more, whose plan takes at most so much RAM.
 
-    In each step the tensors alive at the peak compete: those that cost least noise per byte are
+    In each step the tensors in use at the peak compete: those that cost least noise per byte are
     planned for, and the one that saves most RAM for its noise is made narrow. In the end, what
     turns out not to be needed is taken back. Raises FitError with the least found.
     """
@@ -199,17 +200,21 @@ def shrink(
     if ram is None:
         return narrow
 
-    def peak(bits: Bits) -> tuple[int, frozenset[str]]:
+    def peak(bits: Bits) -> tuple[int, Mapping[str, float]]:
         return machine.peak(narrowed(plain.model, plain.statistics, bits))
 
     now, alive = peak(narrow)
     least, stalled = now, 0
     while now > ram and stalled < _STALLED:
-        moves = _moves(plain.integers, sensitivity, narrow, alive)[:_TRIED]
+        moves = _moves(plain.integers, sensitivity, narrow, alive)[:_MOST_TRIED]
         if not moves:
             break
-        tried = [(noise, move, *peak({**narrow, **move})) for noise, move in moves]
         before = now
+        tried: list[tuple[float, dict[int, int], int, Mapping[str, float]]] = []
+        for noise, move in moves:
+            if len(tried) >= _TRIED and min(t[2] for t in tried) < before:
+                break
+            tried.append((noise, move, *peak({**narrow, **move})))
         _, best, now, alive = max(tried, key=lambda t: (before - t[2]) / t[0])
         narrow.update(best)
         stalled = 0 if now < least else stalled + 1
@@ -235,18 +240,19 @@ def _relaxed(narrow: dict[int, int], tensor: int) -> list[dict[int, int]]:
 
 
 def _moves(
-    graph: Graph, sensitivity: Sensitivity, narrow: Bits, peak: frozenset[str]
+    graph: Graph, sensitivity: Sensitivity, narrow: Bits, peak: Mapping[str, float]
 ) -> list[tuple[float, dict[int, int]]]:
     """Return (noise, tensor with its bits) of each next step, least noise per byte first."""
     found = []
     for tensor in {t for t, _ in sensitivity.narrow}:
         t = graph.tensors[tensor]
-        if not {t.name, f"{t.name}_narrow", f"{t.name}_wide"} & peak:
+        held = sum(peak.get(t.name + suffix, 0.0) for suffix in ("", "_narrow", "_wide"))
+        if not held:
             continue
         bits, before = 4, 0.0
         if tensor in narrow:
             bits, before = 2, sensitivity.narrow[tensor, narrow[tensor]]
         if narrow.get(tensor) != 2:
             noise = max(sensitivity.narrow[tensor, bits] - before, 1e-12)
-            found.append((noise * bits / t.elements, noise, {tensor: bits}))
+            found.append((noise * bits / held, noise, {tensor: bits}))
     return [(noise, move) for _, noise, move in sorted(found, key=lambda f: f[0])]
