@@ -12,6 +12,7 @@ from tinydeploy.plan.layout import ALIGNMENT, Item, Rows
 
 EFFORT = 20_000
 _OWN, _EACH = 500, 1  # steps of an attempt, and per item
+_FEW = 64  # rivals that are compared one by one with all places
 _LEAST = 64  # the last attempts leave a part of the excess that is smaller by so much
 
 
@@ -28,7 +29,7 @@ def allocate_greedy(
         return [], 0
     bound = bound_of(items) if bound is None else bound
     orders = _orders(items)
-    offsets, total = min((place_in_order(items, order) for order in orders), key=lambda f: f[1])
+    offsets, total = min((place_in_order(items, o) for o in orders[1:]), key=lambda f: f[1])
     rivals, random = rivals_of(items), Random(0)
     size = np.array([i.bytes for i in items])
     part, anew = 2, 0
@@ -51,7 +52,7 @@ def allocate_greedy(
 
 
 def _orders(items: Sequence[Item]) -> list[list[int]]:
-    """Return the items as they come, by bytes times calls, by how long they stay, by bytes."""
+    """Return the items as they come, by bytes times calls, and by bytes."""
     first = [int(i.pieces[:, 2].min()) for i in items]
     calls = [int(i.pieces[:, 3].max()) - f + 1 for i, f in zip(items, first, strict=True)]
     size = [i.bytes for i in items]
@@ -59,7 +60,6 @@ def _orders(items: Sequence[Item]) -> list[list[int]]:
     return [
         sorted(numbers, key=lambda k: (first[k], -size[k])),
         sorted(numbers, key=lambda k: (-size[k] * calls[k], first[k])),
-        sorted(numbers, key=lambda k: (-calls[k], -size[k])),
         sorted(numbers, key=lambda k: (-size[k], first[k])),
     ]
 
@@ -110,9 +110,12 @@ def _least_trouble(
     low, high = at + rivals.low[placed], at + rivals.high[placed]
     places = np.concatenate(([0, most], low, high))
     places = places[(places >= 0) & (places <= most)]
-    begun, ended = low.argsort(kind="stable"), high.argsort(kind="stable")
-    cost = _sums(trouble[index[begun]])[np.searchsorted(low[begun], places, "left")]
-    cost -= _sums(trouble[index[ended]])[np.searchsorted(high[ended], places, "right")]
+    if len(low) <= _FEW:
+        cost = ((places[:, None] > low) & (places[:, None] < high)) @ trouble[index]
+    else:
+        begun, ended = low.argsort(kind="stable"), high.argsort(kind="stable")
+        cost = _sums(trouble[index[begun]])[np.searchsorted(low[begun], places, "left")]
+        cost -= _sums(trouble[index[ended]])[np.searchsorted(high[ended], places, "right")]
     best = places[cost == cost.min()]
     chosen = int(best[random.randrange(len(best))])
     return chosen, np.unique(index[(low < chosen) & (chosen < high)]).tolist()

@@ -138,14 +138,13 @@ class Problem:
             found = (o for each in (even, tight) for o in self._swept(begin, nodes, [each]))
         seen = set()
         for o in found:
-            other = any(self._has(p, "tight") for p in o.nodes)
             if (o.start, o.paces) in seen:
                 continue
             seen.add((o.start, o.paces))
             if not o.feeds and not any(worth[o.start - begin :]):
                 continue
             if len(o.nodes) > 1 or o.bytes < self.peaks[last] or o.feeds:
-                yield replace(o, loose=not o.paces and other)
+                yield o
 
     def _swept(
         self, begin: int, nodes: Sequence[int], variants: Sequence[Sequence[Pace]]
@@ -158,17 +157,21 @@ class Problem:
         count = np.bincount(s.calls, minlength=len(feeds) + len(nodes))
         scratch = [np.zeros(len(s.calls), np.int64) for _ in variants]
         own, instructions = [0] * len(variants), [0.0] * len(variants)
+        tighter = False
         for start, fed, usage in self.demand.swept(s):
             column = len(feeds) + start
             calls = int(count[column:].sum()) + sum(int(count[feeds.index(f)]) for f in fed)
+            tighter = tighter or self._has(nodes[start], "tight")
             for k, paces in enumerate(variants):
                 use = self.uses[nodes[start], paces[start]]
                 own[k], instructions[k] = own[k] + use.own, instructions[k] + use.instructions
                 if use.scratch:
                     scratch[k][s.calls == column] = use.scratch
+                plain = _plain(paces[start:])
                 yield Option(
                     begin + start, tuple(nodes[start:]), *usage.most(own[k], scratch[k]),
-                    instructions[k] + calls * cost.CALL, True, tuple(fed), _plain(paces[start:]),
+                    instructions[k] + calls * cost.CALL, True, tuple(fed), plain,
+                    tighter and not plain,
                 )  # fmt: skip
 
     def _has(self, position: int, pace: Pace) -> bool:

@@ -107,9 +107,11 @@ def _found(
         if kernel.accepts(site):
             return kernel
     if _is_image(site, op):
-        # Portable C, the last, is no substitute for a family's kernel.
-        others = [k for k in op.kernels[:-1] if k is not own and _same_layouts(site, op, k)]
-        for kernel in (own, *others):
+        # Portable C, the last, is no substitute for a family's kernel. Some have several of a name,
+        # which differ in the rows they compute: the first that can is meant.
+        family = [k for k in op.kernels[:-1] if k is not own and _same_layouts(site, op, k)]
+        named = [k for k in op.kernels if k is own or (k in family and k.function == own.function)]
+        for kernel in (*named, *family):
             if kernel.by_rows and kernel.accepts(site) and not kernel.whole(site):
                 return kernel
     return None

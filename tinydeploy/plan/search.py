@@ -28,9 +28,9 @@ _SOLVER_SECONDS = 0.1  # deterministic ones
 _MATERIALISED, _LEAN, _FITTING = 12, 2, 3
 _STRIPPED = 2  # the same where the network is split into strips
 # Steps to place items: of each plan, of a few that could be the one to use, and of that one.
-_EFFORT, _MORE_EFFORT, _FINAL_EFFORT = 0, 5_000, 20_000
+_EFFORT, _MORE_EFFORT, _FINAL_EFFORT = 0, 2_000, 10_000
 _MORE = 4
-_HARDER = 3  # how many times the effort for strips, of which there are more items
+_HARDER = 4  # how many times the effort for strips, of which there are more items
 # What 1 % of the flash is worth where weights may be stored wider, in % of the instructions; paces
 # are tried at every third of these.
 _PRICES, _REFINED = (0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.06, 0.04, 0.01), 3

@@ -10,7 +10,7 @@ leaves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import lcm
 
 import numpy as np
@@ -75,17 +75,18 @@ class Stream:
 class _Column:
     """Hold what one node or feed of a segment does: `height` rows, `band` of them per call.
 
-    `first` has, per source and per number of rows done, the lowest row it still needs; `reach`, how
-    many rows of the source that many take. `together` rows lie together, and those it reads too.
+    `reach` has, per source, how many rows of it so many take; `last`, which of the calls is the
+    last to read each row of it, and `written`, which one writes each row of `tensor`. `together`
+    rows lie together, and those it reads too.
     """
 
     tensor: int
     height: int
     band: int
     sources: tuple[tuple[int, RowSource], ...] = ()  # tensor read, and how
-    first: tuple[Rows, ...] = ()
+    last: tuple[Rows, ...] = ()
     reach: tuple[list[int], ...] = ()
-    reduces: bool = False
+    written: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
     together: int = 1
 
 
@@ -133,7 +134,7 @@ class Scheduler:
         graph = self.graph
         if all(pace == "even" for pace in paces):
             paces = ()
-        columns = [_Column(t, graph.tensors[t].rows, 1) for t in feeds]
+        columns = [_feed(t, graph.tensors[t].rows) for t in feeds]
         each = paces or EVEN * len(nodes)
         columns += [self.columns[p, pace] for p, pace in zip(nodes, each, strict=True)]
         calls = np.array(_on_demand(columns), np.int64)
@@ -164,20 +165,14 @@ class Scheduler:
         lives: dict[int, Life] = {}
         for k, column in enumerate(columns):
             when = order[ends[k - 1] if k else 0 : ends[k]]
-            for (t, _), first in zip(column.sources, column.first, strict=True):
-                done = np.minimum(np.arange(1, len(when) + 1) * column.band, column.height)
-                read = when[np.searchsorted(first[done], np.arange(first[-1]), side="right")]
-                before = lives.get(t)
+            for (t, _), last in zip(column.sources, column.last, strict=True):
+                read, before = when[last], lives.get(t)
                 if before is not None:
                     lives[t] = Life(before.written, np.maximum(before.read, read))
                 else:
                     lives[t] = Life(None, read)
-            rows = self.graph.tensors[column.tensor].rows
-            if column.reduces:
-                written = np.full(rows, when[-1])
-            else:
-                written = when[np.arange(rows) // column.band]
-            lives[column.tensor] = Life(written, np.full(rows, NEVER))
+            written = when[column.written]
+            lives[column.tensor] = Life(written, np.full(len(written), NEVER))
         return lives
 
     def row_bytes(self, tensor: int) -> int:
@@ -223,14 +218,19 @@ def _column(graph: Graph, selection: Selection, position: int) -> _Column:
         if index is not None and not graph.tensors[index].constant:
             sources.append((index, source))
     rows = [graph.tensors[t].rows for t, _ in sources]
-    first = tuple(_first_needed(s, height, r) for (_, s), r in zip(sources, rows, strict=True))
-    reach = tuple(_last_needed(s, height, r) for (_, s), r in zip(sources, rows, strict=True))
     pace = selection.pace(position)
     together = pace if isinstance(pace, int) else 1
-    return _Column(
-        node.outputs[0], height, kernel.band * together, tuple(sources), first, reach,
-        reduces(selection, position), together,
-    )  # fmt: skip
+    band = kernel.band * together
+    last = tuple(_last_call(s, height, r, band) for (_, s), r in zip(sources, rows, strict=True))
+    reach = tuple(_last_needed(s, height, r) for (_, s), r in zip(sources, rows, strict=True))
+    written = np.arange(call.output.rows) // band
+    if reduces(selection, position):
+        written = np.full(call.output.rows, -1)
+    return _Column(node.outputs[0], height, band, tuple(sources), last, reach, written, together)
+
+
+def _feed(tensor: int, rows: int) -> _Column:
+    return _Column(tensor, rows, 1, written=np.arange(rows))
 
 
 def _last_needed(source: RowSource, rows: int, height: int) -> list[int]:
@@ -243,13 +243,18 @@ def _last_needed(source: RowSource, rows: int, height: int) -> list[int]:
     return [0, *np.clip(last + 1, 0, height).tolist()]
 
 
-def _first_needed(source: RowSource, rows: int, height: int) -> Rows:
-    """Return, per number of its `rows` that a reader has done, the lowest row it still needs."""
+def _last_call(source: RowSource, rows: int, height: int, band: int) -> Rows:
+    """Return which call is the last to read each of `height` rows of a source.
+
+    The reader computes `band` of its `rows` at a call, the fewer the last time.
+    """
     if source.table is not None:
         later = np.minimum.accumulate(np.array(source.table, np.int64)[::-1])[::-1]
     else:
         later = np.arange(rows, dtype=np.int64) * source.stride + source.offset
-    return np.append(np.clip(later, 0, height), height)
+    needed = np.append(np.clip(later, 0, height), height)  # the lowest row, with so many rows done
+    done = np.minimum(np.arange(1, -(-rows // band) + 1) * band, rows)
+    return np.searchsorted(needed[done], np.arange(height), side="right")
 
 
 def _on_demand(columns: Sequence[_Column]) -> list[int]:
