@@ -24,8 +24,9 @@ from tinydeploy.plan.stream import EVEN, Scheduler
 from tinydeploy.plan.strips import Strips, joined, promising, split, work_factor
 
 _SOLVER_SECONDS = 0.1  # deterministic ones
-# Points of the front whose items are placed, plans of one pace beside them, those that just fit.
-_MATERIALISED, _LEAN, _FITTING = 12, 2, 3
+# Points of the front whose items are placed, plans of one pace beside them, and of those that could
+# be the one to use.
+_MATERIALISED, _LEAN, _NEAREST = 7, 1, 3
 _STRIPPED = 2  # the same where the network is split into strips
 # Steps to place items: of each plan, of a few that could be the one to use, and of that one.
 _EFFORT, _MORE_EFFORT, _FINAL_EFFORT = 0, 2_000, 10_000
@@ -102,10 +103,10 @@ def plan(
         return only, (only,)
     feeds = frozenset(graph.inputs) if wanted.streamed_input else frozenset()
     problem = Problem(graph, profile, selection, feeds)
-    choices = _choices(problem, wanted.ram)
+    choices = _choices(problem, wanted)
     if wanted.mac_factor > 1 and reselect is not None:
         for strips in promising(problem, wanted.mac_factor):
-            choices += _in_strips(graph, profile, strips, feeds, wanted.ram, reselect)
+            choices += _in_strips(graph, profile, strips, feeds, wanted, reselect)
     slack = SLACK[selection.core.optimize]
     limit = slack * min(c.instructions for c in choices)
     if wanted.ram is not None:
@@ -144,7 +145,7 @@ def _in_strips(
     profile: IntegerProfile,
     strips: Strips,
     feeds: frozenset[int],
-    ram: int | None,
+    wanted: Wanted,
     reselect: Callable[[Graph], Selection],
 ) -> list[Choice]:
     """Return plans of the network split into strips, whose outputs are the same."""
@@ -154,15 +155,15 @@ def _in_strips(
     factor = work_factor(graph, strips)
     return [
         replace(c, strips=strips, mac_factor=factor)
-        for c in _choices(Problem(pieces, profile, selection, feeds, rereads=True), ram)
+        for c in _choices(Problem(pieces, profile, selection, feeds, rereads=True), wanted)
     ]
 
 
-def _choices(problem: Problem, ram: int | None) -> list[Choice]:
-    """Return the front of a network, each plan's buffers placed; also those that just fit `ram`."""
-    ways = _ways(problem, ram)
+def _choices(problem: Problem, wanted: Wanted) -> list[Choice]:
+    """Return plans of a network, some of its front and some of what is wanted, items placed."""
+    ways = _ways(problem, wanted)
     if not problem.rereads and problem.refine([o for way in ways for o in way.options()]):
-        ways = _ways(problem, ram)
+        ways = _ways(problem, wanted)
     return _placed(problem, ways)
 
 
@@ -196,9 +197,9 @@ def _stored(problem: Problem, ram: int, limit: float) -> list[Choice]:
     constants = sum(node_constants(graph, profile, selection, p) for p in problem.order)
     prices = [share * limit / max(constants, 1) for share in _PRICES]
     for price in prices[::_REFINED]:
-        ways = front(roomy, ram=ram, price=price)[-_FITTING:]
+        ways = front(roomy, ram=ram, price=price)[-_NEAREST:]
         roomy.refine([o for way in ways for o in way.options()], price)
-    ways = [w for price in prices for w in front(roomy, ram=ram, price=price)[-_FITTING:]]
+    ways = [w for price in prices for w in front(roomy, ram=ram, price=price)[-_NEAREST:]]
     ways.sort(key=lambda w: (max(w.instructions, limit), w.stored))
     found: list[Choice] = []
     for choice in _placed(roomy, _different(ways)[:_MORE]):
@@ -212,15 +213,20 @@ def _fits(choice: Choice, ram: int) -> bool:
     return choice.plan.arena_bytes <= ram
 
 
-def _ways(problem: Problem, ram: int | None) -> list[Way]:
+def _ways(problem: Problem, wanted: Wanted) -> list[Way]:
     """Return ways of several kinds: what is least by itself is not always what fits best."""
     only: tuple[Pace, ...] = ("even", "tight")
-    ways = _some(front(problem), _STRIPPED if problem.rereads else _MATERIALISED)
+    best = front(problem)
+    ways = _some(best, _STRIPPED if problem.rereads else _MATERIALISED)
     ways += [w for pace in only for w in front(problem, lean=True, only=pace)[:_LEAN]]
     if not problem.rereads:
         ways += [w for pace in only for w in front(problem, only=pace)[:_LEAN]]
-    if ram is not None:
-        ways += front(problem, ram=ram)[-_FITTING:]
+        if wanted.schedule == "auto" and wanted.ram is None:
+            limit = SLACK[problem.selection.core.optimize] * best[-1].instructions
+            best = [w for w in best if w.instructions <= limit]
+        ways += best[:_NEAREST]
+    if wanted.ram is not None:
+        ways += front(problem, ram=wanted.ram)[-_NEAREST:]
     return _different(ways)
 
 
