@@ -9,6 +9,8 @@ that no other beats in both.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import TypeAlias
 
 from tinydeploy.ops.base import Pace
 from tinydeploy.plan.problem import Option, Problem
@@ -44,6 +46,9 @@ class Way:
         return found[::-1]
 
 
+_Candidate: TypeAlias = tuple[int, float, Way, Option]  # peak, cost, the way before, its end
+
+
 def front(
     problem: Problem,
     lean: bool = False,
@@ -68,18 +73,18 @@ def front(
             if ram is not None and o.bytes > ram:
                 continue
             cost = float(o.roomy) if lean else o.instructions + price * o.stored
-            for w in reached[o.start]:
-                count = w.instructions + o.instructions
-                ways.append(Way(max(w.peak, o.bytes), count, w.cost + cost, w, o))
-        reached.append(_best(ways))
+            ways += [(max(w.peak, o.bytes), w.cost + cost, w, o) for w in reached[o.start]]
+        reached.append(
+            [Way(p, w.instructions + o.instructions, c, w, o) for p, c, w, o in _best(ways)]
+        )
     return reached[-1]
 
 
-def _best(ways: list[Way]) -> list[Way]:
+def _best(ways: list[_Candidate]) -> list[_Candidate]:
     """Drop the ways that another one beats; of equal ones the earlier one stays."""
-    kept: list[Way] = []
-    for way in sorted(ways, key=lambda w: (w.peak, w.cost)):
-        if not kept or way.cost < kept[-1].cost:
+    kept: list[_Candidate] = []
+    for way in sorted(ways, key=itemgetter(0, 1)):
+        if not kept or way[1] < kept[-1][1]:
             kept.append(way)
     if len(kept) > _KEPT:
         last = len(kept) - 1
