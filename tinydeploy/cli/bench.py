@@ -35,7 +35,8 @@ def command(
     from tinydeploy.targets import load_target
 
     boards = [load_target(name) for name in targets or ("mps2-an386", "riscv-virt")]
-    wanted = options.wanted(schedule, ram, input_from, mac_factor)
+    smallest = min(boards, key=lambda board: board.flash_bytes)
+    wanted = options.wanted(schedule, ram, input_from, mac_factor, smallest)
     with options.progress(quiet) as progress:
         rows = run_all(models, boards, modes or ("balanced",), profile, wanted, progress)
     if out:

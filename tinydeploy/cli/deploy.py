@@ -79,7 +79,7 @@ def command(
                 clock,
                 core,
                 lambda graph, semantics: tuning.preferred(graph, semantics, board, optimize),
-                options.wanted(schedule, ram, input_from, mac_factor),
+                options.wanted(schedule, ram, input_from, mac_factor, board),
                 rooms_of(board),
                 lambda graph: load_calibration(graph, calibration or inputs),
             )

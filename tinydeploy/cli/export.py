@@ -63,7 +63,7 @@ def command(
             board = load_target(target)
             prepared = pipeline.prepare(
                 source, profile, allocator, clock, pipeline.core_of(board, optimize),
-                wanted=options.wanted(schedule, ram, input_from, mac_factor),
+                wanted=options.wanted(schedule, ram, input_from, mac_factor, board),
                 rooms=rooms_of(board),
             )  # fmt: skip
             sources = pipeline.generate_sources(prepared, board, clock).sources

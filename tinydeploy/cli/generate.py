@@ -40,7 +40,8 @@ def command(
         core = pipeline.core_of(board, optimize)
         prepared = pipeline.prepare(
             model, profile, allocator, clock, core,
-            wanted=options.wanted(schedule, ram, input_from, mac_factor), rooms=rooms_of(board),
+            wanted=options.wanted(schedule, ram, input_from, mac_factor, board),
+            rooms=rooms_of(board),
         )  # fmt: skip
         generated = pipeline.generate_sources(prepared, board, clock)
     options.dump(prepared, dump_after)

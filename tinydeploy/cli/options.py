@@ -69,6 +69,9 @@ def dump(prepared: Any, stage: str | None) -> None:
         click.echo(dump_graph(graph), err=True)
 
 
+_CODE = 32 << 10  # bytes of flash left to code when weights may take more
+
+
 # Not every click that pyproject.toml admits lets ParamType be subscripted.
 class Size(click.ParamType):  # type: ignore[type-arg]
     """Read a number of bytes: 32768, 32K, 1.5M."""
@@ -97,7 +100,8 @@ def planning(function: F) -> F:
         click.option("--mac-factor", type=click.FloatRange(1, 4), default=1.0, show_default=True,
                      help="Compute up to this many times the MACs, in strips, to save RAM."),
         click.option("--ram", type=Size(), default=None, metavar="BYTES",
-                     help="Take the fastest plan whose arena fits: 32768, 32K."),
+                     help="Take the fastest plan whose arena fits: 32768, 32K. Where it would be "
+                     "more than 4 % slower than the fastest, weights may take more flash."),
         click.option("--schedule", type=click.Choice(["auto", "layer", "streamed"]),
                      default="auto", show_default=True,
                      help="Least RAM within 4 % of the fastest plan (the fastest itself with "
@@ -109,11 +113,14 @@ def planning(function: F) -> F:
     return function
 
 
-def wanted(schedule: Any, ram: int | None, input_from: str, mac_factor: float) -> Any:
-    """Return what the planning options say."""
+def wanted(
+    schedule: Any, ram: int | None, input_from: str, mac_factor: float, board: Any = None
+) -> Any:
+    """Return what the planning options say; constants must fit a board's flash beside code."""
     from tinydeploy.plan.search import Wanted
 
-    return Wanted(schedule, ram, input_from == "streamed", mac_factor, input_from == "flash")
+    flash = None if board is None else max(board.flash_bytes - _CODE, 0)
+    return Wanted(schedule, ram, input_from == "streamed", mac_factor, input_from == "flash", flash)
 
 
 def quantizing(function: F) -> F:

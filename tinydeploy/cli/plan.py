@@ -56,7 +56,7 @@ def command(
     board = load_target(target) if target else None
     with options.progress(quiet) as progress:
         clock = pipeline.Clock(progress)
-        wanted = options.wanted(schedule, ram, input_from, mac_factor)
+        wanted = options.wanted(schedule, ram, input_from, mac_factor, board)
         core = pipeline.core_of(board, optimize) if board else None
         rooms = rooms_of(board) if board else ()
         prepared = pipeline.prepare(

@@ -55,6 +55,8 @@ class Wanted:
     flash_input: the inputs lie in memory that is only read, such as flash; whoever selects kernels
         says so (liveness.keep_outside).
     mac_factor: how many times the MACs may be computed to save RAM, in strips (plan.strips).
+    flash: bytes that the constants may take where weights are stored wider; None: as many as it
+        takes. They are only for a budget of RAM that no other plan meets within 4 % of the fastest.
     """
 
     schedule: Schedule = "auto"
@@ -62,6 +64,7 @@ class Wanted:
     streamed_input: bool = False
     mac_factor: float = 1.0
     flash_input: bool = False
+    flash: int | None = None
 
 
 AUTO = Wanted()
@@ -112,7 +115,7 @@ def plan(
     if wanted.ram is not None:
         choices = _fitted(choices, wanted.ram, profile)
         if not any(_fits(c, wanted.ram) and c.instructions <= limit for c in choices):
-            choices += _stored(problem, wanted.ram, limit)
+            choices += _stored(problem, wanted.ram, limit, wanted.flash)
     else:
         able = limit if wanted.schedule == "auto" else float("inf")
         choices = _smallest(choices, able, profile)
@@ -136,7 +139,7 @@ def least_ram(
     way = front(problem)[0]
     cuts = [problem.cut(o) for o in way.options()]
     return materialise(
-        graph, profile, selection, problem.scheduler, cuts, "greedy", streamed_input, effort=_EFFORT
+        graph, profile, selection, problem.scheduler, cuts, "greedy", streamed_input, effort=_MORE_EFFORT
     )
 
 
@@ -186,9 +189,9 @@ def _placed(problem: Problem, ways: Sequence[Way]) -> list[Choice]:
     return choices
 
 
-def _stored(problem: Problem, ram: int, limit: float) -> list[Choice]:
+def _stored(problem: Problem, ram: int, limit: float, flash: int | None) -> list[Choice]:
     """Return plans that fit `ram` for which weights are stored wider, as few of them as it takes
-    for no more instructions than the limit.
+    for no more instructions than the limit, and no more than fit `flash`.
     """
     graph, profile, selection = problem.graph, problem.profile, problem.selection
     if selection.core.optimize != "balanced":
@@ -200,6 +203,8 @@ def _stored(problem: Problem, ram: int, limit: float) -> list[Choice]:
         ways = front(roomy, ram=ram, price=price)[-_NEAREST:]
         roomy.refine([o for way in ways for o in way.options()], price)
     ways = [w for price in prices for w in front(roomy, ram=ram, price=price)[-_NEAREST:]]
+    room = float("inf") if flash is None else flash - constants
+    ways = [w for w in ways if w.stored <= room]
     ways.sort(key=lambda w: (max(w.instructions, limit), w.stored))
     found: list[Choice] = []
     for choice in _placed(roomy, _different(ways)[:_MORE]):
