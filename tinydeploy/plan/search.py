@@ -26,10 +26,10 @@ from tinydeploy.plan.strips import Strips, joined, promising, split, work_factor
 _SOLVER_SECONDS = 0.1  # deterministic ones
 # Points of the front whose items are placed, plans of one pace beside them, and of those that could
 # be the one to use.
-_MATERIALISED, _LEAN, _NEAREST = 7, 1, 3
+_MATERIALISED, _LEAN, _NEAREST = 7, 2, 3
 _STRIPPED = 2  # the same where the network is split into strips
 # Steps to place items: of each plan, of a few that could be the one to use, and of that one.
-_EFFORT, _MORE_EFFORT, _FINAL_EFFORT = 0, 2_000, 10_000
+_EFFORT, _MORE_EFFORT, _FINAL_EFFORT = 0, 3_000, 10_000
 _MORE = 4
 _HARDER = 4  # how many times the effort for strips, of which there are more items
 # What 1 % of the flash is worth where weights may be stored wider, in % of the instructions; paces
