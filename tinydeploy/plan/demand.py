@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from tinydeploy.plan.select import Selection
 from tinydeploy.plan.stream import Life, Scheduler, Stream
 
 Amounts = NDArray[np.float64]
+_Change: TypeAlias = tuple[Rows, int]  # calls, and by how many bytes what is in use grows at each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,9 +71,9 @@ class Demand:
 
     def of(self, s: Stream) -> Usage:
         """Return the bytes in use while a segment runs."""
-        end = len(s.calls)
         constant = roomy = 0
-        alive, inside = np.zeros(end + 1), np.zeros(end + 1)
+        shared: list[_Change] = []
+        own: list[_Change] = []
         for t in self.alive(s.nodes[0], s.nodes[-1]):
             life = s.lives.get(t)
             made = life is not None and life.written is not None
@@ -79,18 +81,20 @@ class Demand:
                 constant += self.held(t)
                 roomy += self.held(t)
             elif made:
-                self._count(s, t, alive, inside)
+                (own if t in s.inner else shared).extend(self._rows(s, t))
                 roomy += 0 if t in s.inner else self.held(t)
             else:
                 size = self.scheduler.row_bytes(t)
                 constant += size * len(life.read)
                 roomy += size * len(life.read)
                 if self.death[t] <= s.nodes[-1]:
-                    alive -= np.bincount(_gone(life), minlength=end + 1) * size
-        for out, read in self.scheduler.in_place(s):
-            if self._ends(read, s.nodes[-1]) and out not in self.scheduler.parts:
-                self._count_in_place(s, out, read, alive)
-        return Usage(constant, np.cumsum(alive)[:-1], roomy, np.cumsum(inside)[:-1])
+                    shared.append((_gone(life), -size))
+        for p in s.nodes:
+            shared += self._written_over(s, p)
+        end = len(s.calls)
+        inside = _added(own, end)
+        alive = inside + _added(shared, end)
+        return Usage(constant, np.cumsum(alive), roomy, np.cumsum(inside))
 
     def swept(self, s: Stream) -> Iterator[tuple[int, list[int], Usage]]:
         """Return the segments that end with a segment's last node, one node longer each time.
@@ -99,18 +103,20 @@ class Demand:
         adds up node by node. With each come where it begins among the nodes, and what it is fed.
         """
         end = len(s.calls)
-        alive, inside = np.zeros(end + 1), np.zeros(end + 1)
+        alive, inside = np.zeros(end), np.zeros(end)
         for start in range(len(s.nodes) - 1, -1, -1):
             p, part = s.nodes[start], s.nodes[start:]
             fed = self.fed(part)
             arrived = [f for f in s.feeds if f in fed and p in self.first_readers(f, part)]
+            shared = self._written_over(s, p)
+            own: list[_Change] = []
             for t in (self.graph.nodes[p].outputs[0], *arrived):
-                self._count(s, t, alive, inside)
-            for out, read in self.scheduler.pairs[p]:
-                if self._ends(read, part[-1]) and out not in self.scheduler.parts:
-                    self._count_in_place(s, out, read, alive)
+                (own if t in s.inner else shared).extend(self._rows(s, t))
+            more = _added(own, end)
+            inside += more
+            alive += more + _added(shared, end)
             constant = roomy = 0
-            outside = np.zeros(end + 1)
+            outside: list[_Change] = []
             made = {self.graph.nodes[q].outputs[0] for q in part} | {*fed}
             for t in self.alive(p, part[-1]):
                 life = s.lives.get(t)
@@ -123,10 +129,9 @@ class Demand:
                     size = self.scheduler.row_bytes(t)
                     constant += size * len(life.read)
                     roomy += size * len(life.read)
-                    outside -= np.bincount(1 + np.maximum(life.read, 0), minlength=end + 1) * size
-            outside += alive
-            usage = Usage(constant, np.cumsum(outside)[:-1], roomy, np.cumsum(inside)[:-1])
-            yield start, fed, usage
+                    outside.append((1 + np.maximum(life.read, 0), -size))
+            most = np.cumsum(alive + _added(outside, end))
+            yield start, fed, Usage(constant, most, roomy, np.cumsum(inside))
 
     def alive(self, first: int, last: int) -> Iterator[int]:
         """Return the tensors in the arena that are needed while some nodes run."""
@@ -181,33 +186,40 @@ class Demand:
                 return self.size[out]
         return 0
 
-    def _count(self, s: Stream, tensor: int, alive: Amounts, inside: Amounts) -> None:
-        """Add the rows of a tensor made in a segment to what is in use at its calls."""
+    def _rows(self, s: Stream, tensor: int) -> list[_Change]:
+        """Return how the rows of a tensor made in a segment change what is in use at its calls."""
         if tensor in self.scheduler.parts:
-            return
-        life, own = s.lives[tensor], tensor in s.inner
+            return []
+        life, size = s.lives[tensor], self.scheduler.row_bytes(tensor)
         assert life.written is not None
-        size = self.scheduler.row_bytes(tensor)
-        size = aligned(size) if own else size
-        born = np.bincount(life.written, minlength=len(alive)) * size
-        alive += born
-        if own:
-            change = born - np.bincount(_gone(life), minlength=len(alive)) * size
-            alive += change - born
-            inside += change
+        if tensor not in s.inner:
+            return [(life.written, size)]
+        return [(life.written, aligned(size)), (_gone(life), -aligned(size))]
 
     def _ends(self, tensor: int, node: int) -> bool:
         """Tell whether a tensor that is no part of another is not needed after a node."""
         return tensor in self.death and self.death[tensor] <= node
 
-    def _count_in_place(self, s: Stream, out: int, read: int, alive: Amounts) -> None:
-        """Take away the rows that are written over those they are made from."""
-        born = s.lives[out].written
-        if born is not None:
+    def _written_over(self, s: Stream, node: int) -> list[_Change]:
+        """Return what is saved by rows that a node writes over those they are made from."""
+        found: list[_Change] = []
+        for out, read in self.scheduler.pairs[node]:
+            born = s.lives[out].written
+            if born is None or out in self.scheduler.parts or not self._ends(read, s.nodes[-1]):
+                continue
             met = born[born + 1 == _gone(s.lives[read])]
-            taken = np.bincount(met, minlength=len(alive)) * self.scheduler.row_bytes(read)
-            alive -= taken
-            alive[1:] += taken[:-1]
+            size = self.scheduler.row_bytes(read)
+            found += [(met, -size), (met + 1, size)]
+        return found
+
+
+def _added(changes: Sequence[_Change], calls: int) -> Amounts:
+    """Return by how much the bytes in use grow at each call."""
+    if not changes:
+        return np.zeros(calls)
+    sizes = np.repeat([size for _, size in changes], [len(at) for at, _ in changes])
+    at = np.concatenate([at for at, _ in changes])
+    return np.bincount(at, sizes, calls + 1)[:calls].astype(np.float64)
 
 
 def _gone(life: Life) -> Rows:

@@ -131,10 +131,10 @@ def assign_exact(
             model.add_hint(start, bases[hint[k][0]] + hint[k][1] // ALIGNMENT)
         starts.append(start)
         _add_rectangles(model, item, start, rectangles)
-    for k, u in enumerate(units if hint else ()):
-        if u not in units[:k]:
-            for m, chosen in enumerate(inside[u]):
-                model.add_hint(chosen, hint[k][0] == m)  # type: ignore[index]
+    where = {u: m for u, (m, _) in zip(units, hint or (), strict=False)}
+    for u, memory in where.items():
+        for m, chosen in enumerate(inside[u]):
+            model.add_hint(chosen, memory == m)
     model.add_no_overlap_2d(*rectangles)
     price = sum(c * x for c_u, x_u in zip(costs, inside, strict=True)
                 for c, x in zip(c_u, x_u, strict=True))  # fmt: skip

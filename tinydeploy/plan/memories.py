@@ -247,7 +247,7 @@ def _greedy(
             for piece in items[k].pieces.tolist())
         for p in parts
     ]  # fmt: skip
-    choices = [sorted(range(len(sizes)), key=lambda m, c=c: c[m]) for c in costs]  # type: ignore[misc]
+    choices = [sorted(range(len(sizes)), key=c.__getitem__) for c in costs]
 
     def judge(order: Sequence[int]) -> tuple[tuple[int, int, int], list[tuple[int, int]]]:
         found = _first_fit(items, parts, order, rivals, sizes, choices)

@@ -139,7 +139,14 @@ def least_ram(
     way = front(problem)[0]
     cuts = [problem.cut(o) for o in way.options()]
     return materialise(
-        graph, profile, selection, problem.scheduler, cuts, "greedy", streamed_input, effort=_MORE_EFFORT
+        graph,
+        profile,
+        selection,
+        problem.scheduler,
+        cuts,
+        "greedy",
+        streamed_input,
+        effort=_MORE_EFFORT,
     )
 
 

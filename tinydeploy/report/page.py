@@ -15,7 +15,7 @@ from tinydeploy.ir import Graph
 from tinydeploy.plan.describe import places, segment_views
 from tinydeploy.plan.layout import MemoryPlan
 from tinydeploy.report.document import Document
-from tinydeploy.report.front import FrontPoint, front_svg
+from tinydeploy.report.front import FrontPoint, front_svg, undominated
 from tinydeploy.report.memory_map import memory_map_svg
 from tinydeploy.report.svg import compact, short_name
 from tinydeploy.targets import Target
@@ -98,6 +98,7 @@ def report_html(
             memory_map=Markup(memory_map_svg(graph, plan, headline=False)),
             front=Markup(front_svg(front)) if front else "",
             front_points=sorted(front, key=lambda p: (p.arena_bytes, p.instructions)),
+            front_beside=len(undominated(front)) < len(front),
             front_flash=any(p.flash_bytes is not None for p in front),
             costs=_costs(document),
             unit_kind=_KINDS.get(document.profile_run.unit, "") if document.profile_run else "",
