@@ -108,9 +108,10 @@ def _found(
             return kernel
     if _is_image(site, op):
         # Portable C, the last, is no substitute for a family's kernel. Some have several of a name,
-        # which differ in the rows they compute: the first that can is meant.
+        # which differ in the rows they compute: where one is selected, the first that can is meant.
         family = [k for k in op.kernels[:-1] if k is not own and _same_layouts(site, op, k)]
-        named = [k for k in op.kernels if k is own or (k in family and k.function == own.function)]
+        alike = [k for k in family if k.function == own.function] if own.by_rows else []
+        named = [k for k in op.kernels if k is own or k in alike]
         for kernel in (*named, *family):
             if kernel.by_rows and kernel.accepts(site) and not kernel.whole(site):
                 return kernel
