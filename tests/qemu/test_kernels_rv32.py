@@ -164,7 +164,7 @@ def test_depthwise(optimize: str) -> None:
         for p in PACES
     ],
 )
-def test_rows_in_rings(optimize: str, pace: Pace) -> None:
+def test_rows_anywhere(optimize: str, pace: Pace) -> None:
     """Chains whose rows lie anywhere, wrap, and are missing at the border."""
     net = Net(np.random.default_rng(10))
     for height, width, channels, filters, kernel, stride, padding in (
