@@ -1,6 +1,6 @@
 """Turn the first nodes of a Graph into strips of columns that are computed one after the other.
 
-A strip is a copy of the nodes that works on fewer columns: rows are shorter, so those held take less.
+A strip is a copy of the nodes that works on fewer columns: rows are shorter, and take less RAM.
 What the strips' windows share is computed again, and the input is read again (patch-based
 inference, MCUNetV2, cut along one axis only: the other is streamed without computing anything
 twice). The last tensors of the strips are joined where they lie: each is written into its columns
